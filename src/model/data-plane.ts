@@ -1,0 +1,82 @@
+import type { Socket } from 'node:net';
+import type { SpiffeId } from './identity.ts';
+
+/** What the data plane is handed, so that it runs and is tested without root and without a kernel. */
+
+/** Where a captured connection wanted to go, as the kernel recorded it at connect(). */
+export interface OriginalDestination {
+  /** Canonical text: an IPv4-mapped address is given as IPv4. */
+  readonly address: string;
+  readonly port: number;
+  /** The workload that called connect(), attested by the kernel (netns cookie or cgroup id). */
+  readonly workloadId: number;
+}
+
+/** Reads what `cgroup/connect4|6` and `sockops` recorded. */
+export interface OriginalDestinations {
+  /** The record of an accepted leg, or null when the kernel captured no such connection (somebody dialled the listener: drop it). */
+  find(leg: Socket, workloadId: number): OriginalDestination | null;
+}
+
+export interface DialRequest {
+  /** The local workload in whose network namespace the socket is made. */
+  readonly workloadId: number;
+  readonly address: string;
+  readonly port: number;
+  /** For a leg to an application: what its getpeername() and accept() shall say. Null: the truth. */
+  readonly presentedPeer: { readonly address: string; readonly port: number } | null;
+}
+
+/** Makes outgoing sockets inside a workload's network namespace, known to the hooks as the agent's own. */
+export interface Dialer {
+  /**
+   * Returns a connecting socket: 'connect' or 'error' follows.
+   * @throws WeftError when the socket cannot be made (namespace gone, out of descriptors)
+   */
+  dial(request: DialRequest): Socket;
+}
+
+/** An X.509-SVID with its key, ready for TLS. */
+export interface SvidMaterial {
+  /** SPIFFE ID text. */
+  readonly identity: string;
+  /** PEM, leaf first, then intermediates. */
+  readonly certificateChain: string;
+  /** PKCS#8 PEM. Stays in memory. */
+  readonly privateKey: string;
+  /** Milliseconds since the epoch. */
+  readonly notAfter: number;
+}
+
+/** The trust bundle of one trust domain. */
+export interface TrustBundle {
+  readonly trustDomain: string;
+  /** PEM roots, concatenated. */
+  readonly roots: string;
+  /** Grows with each change; part of every TLS session cache key. */
+  readonly sequence: number;
+}
+
+/** SVIDs and bundles for the workloads of this node. */
+export interface IdentitySource {
+  /** The SVID of an identity now, or null when there is none (yet). */
+  current(identity: string): SvidMaterial | null;
+  /**
+   * The SVID of an identity, waiting for a first one.
+   * @throws IdentityError WEFT_IDENTITY_UNAVAILABLE after `timeoutMs`
+   */
+  wait(identity: string, timeoutMs: number): Promise<SvidMaterial>;
+  bundle(trustDomain: string): TrustBundle | null;
+  /** Called after any SVID or bundle changed. Returns the unsubscribe function. */
+  onChange(listener: () => void): () => void;
+}
+
+/** Checks a peer certificate after the TLS layer has checked its chain to the union of roots. */
+export interface PeerVerifier {
+  /**
+   * X509-SVID.md section 5.2 on DER certificates, leaf first: exactly one URI SAN, workload path, key usages, validity, and a chain
+   * that ends in a root of the leaf's own trust domain.
+   * @throws IdentityError WEFT_IDENTITY_PEER_* with the reason
+   */
+  verify(chain: readonly Uint8Array[]): SpiffeId;
+}

@@ -1,0 +1,48 @@
+import type { SpiffeId } from './identity.ts';
+
+/** What decided, and how it is named to the user. */
+export interface Decision {
+  readonly verdict: 'allow' | 'deny';
+  /** `namespace/name` of the policy that decided; null when none did (no policy applies, or no ALLOW matched: see reason). */
+  readonly policy: string | null;
+  /** Index of the rule within the policy, or null. */
+  readonly rule: number | null;
+  /** A short fixed phrase: 'no policy applies', 'matched an ALLOW rule', 'matched a DENY rule', 'no ALLOW rule matched', … */
+  readonly reason: string;
+}
+
+/** What policy may ask about a connection. Fixed for its life. */
+export interface ConnectionAttributes {
+  /** Proven by mTLS or by the kernel; null for plaintext peers. */
+  readonly sourceIdentity: SpiffeId | null;
+  /** Canonical text, never IPv4-mapped. The TCP peer, not a header. */
+  readonly sourceAddress: string;
+  readonly destinationAddress: string;
+  /** The workload's own port. */
+  readonly destinationPort: number;
+}
+
+/** What policy may ask about an HTTP request. */
+export interface RequestAttributes {
+  /** As sent; methods are case-sensitive (RFC 9110 section 9.1). */
+  readonly method: string;
+  /** Normalised path without query: what is matched is what is forwarded. */
+  readonly path: string;
+  /** Host as sent, lower-cased; the port is not stripped. */
+  readonly host: string;
+}
+
+/** A workload's policies with everything that the connection alone decides already decided. */
+export interface ConnectionPolicy {
+  /** 'allow' or 'deny' when no HTTP request on this connection can change it; 'request' when each request decides. */
+  readonly scope: 'allow' | 'deny' | 'request';
+  /** The decision if the connection carries something that is not HTTP (Istio's TCP semantics). */
+  readonly tcp: Decision;
+  /** The decision for one HTTP request. Allocates nothing. */
+  request(attributes: RequestAttributes): Decision;
+}
+
+/** All policies that apply to one workload, compiled. Immutable. */
+export interface WorkloadPolicy {
+  bind(connection: ConnectionAttributes): ConnectionPolicy;
+}
