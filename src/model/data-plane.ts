@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import type { SecureContext } from 'node:tls';
 import type { SpiffeId } from './identity.ts';
 
 /** What the data plane is handed, so that it runs and is tested without root and without a kernel. */
@@ -79,4 +80,21 @@ export interface PeerVerifier {
    * @throws IdentityError WEFT_IDENTITY_PEER_* with the reason
    */
   verify(chain: readonly Uint8Array[]): SpiffeId;
+}
+
+/**
+ * TLS key material of local identities for the tunnel, both roles: key, certificate chain, roots, TLS 1.3 and the cipher list.
+ * The other options of a handshake (ALPN, client certificate asked for) are the tunnel's own, and so is calling PeerVerifier
+ * in 'secureConnection' and 'secureConnect'.
+ */
+export interface TlsContexts {
+  /** The context of an identity now, or null when it has no valid SVID (yet). The same object until the SVID or a bundle changes. */
+  context(identity: string): SecureContext | null;
+  /**
+   * The context of an identity, waiting for its first SVID.
+   * @throws IdentityError WEFT_IDENTITY_UNAVAILABLE after `timeoutMs`
+   */
+  wait(identity: string, timeoutMs: number): Promise<SecureContext>;
+  /** Grows when any SVID or bundle changed: part of the key of every TLS session cache. */
+  readonly generation: number;
 }
