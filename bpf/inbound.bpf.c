@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+/*
+ * Inbound capture: one program per network namespace, attached there. It picks the agent's listener for every connection that arrives
+ * from outside. The accepted socket keeps the local address that the client dialled: no address translation, no packet rules.
+ */
+#include "maps.bpf.h"
+
+#define IPPROTO_TCP 6
+#define LOOPBACK_IFINDEX 1
+
+/* The workload of the namespace that this copy is attached to. */
+const volatile __u32 workload_id = 0;
+
+struct {
+  __uint(type, BPF_MAP_TYPE_SOCKHASH);
+  __uint(max_entries, WEFT_MAX_WORKLOADS);
+  __type(key, __u32); /* workload id */
+  __type(value, __u64);
+} weft_inbound_listeners SEC(".maps");
+
+SEC("sk_lookup")
+int weft_inbound(struct bpf_sk_lookup *ctx)
+{
+  if (ctx->protocol != IPPROTO_TCP || ctx->ingress_ifindex == LOOPBACK_IFINDEX)
+    return SK_PASS;
+  __u32 id = workload_id;
+  struct weft_workload *workload = bpf_map_lookup_elem(&weft_workloads, &id);
+  if (!workload)
+    return SK_PASS;
+  if (workload->tunnel_port && ctx->local_port == workload->tunnel_port) {
+    count(WEFT_PASSED_TUNNEL);
+    return SK_PASS;
+  }
+  bool strict = workload->mode == WEFT_MODE_STRICT;
+  struct bpf_sock *listener = bpf_map_lookup_elem(&weft_inbound_listeners, &id);
+  if (!listener) {
+    /* SK_DROP ends the search without a socket: the client gets a reset. */
+    count(strict ? WEFT_REFUSED_NO_LISTENER : WEFT_PASSED_NO_LISTENER);
+    return strict ? SK_DROP : SK_PASS;
+  }
+  long error = bpf_sk_assign(ctx, listener, 0);
+  bpf_sk_release(listener);
+  if (error) {
+    count(strict ? WEFT_ASSIGN_FAILED_REFUSED : WEFT_ASSIGN_FAILED_PASSED);
+    return strict ? SK_DROP : SK_PASS;
+  }
+  count(WEFT_CAPTURED_INBOUND);
+  return SK_PASS;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
