@@ -1,4 +1,4 @@
-import type { Decision } from '../../src/model/policy.ts';
+import type { ConnectionPolicy, Decision } from '../../src/model/policy.ts';
 import type { Mode } from '../../src/model/resources.ts';
 
 /** The refusal of a plaintext peer under strict mode. `modeSource` is what made the mode (WorkloadEntry.modeSource): it is named as the policy. */
@@ -9,6 +9,12 @@ export function modeDenied(modeSource: string): Decision {
     rule: null,
     reason: 'strict mode requires mTLS or a local peer that the kernel attests',
   });
+}
+
+/** The same as the policy of a connection: nothing on it is allowed, whatever it carries. */
+export function modeDeniedPolicy(modeSource: string): ConnectionPolicy {
+  const denied = modeDenied(modeSource);
+  return { scope: 'deny', tcp: denied, request: () => denied };
 }
 
 /**
