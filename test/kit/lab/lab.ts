@@ -8,7 +8,7 @@ import { cgroup2Mount } from './cgroup.ts';
 import { LabConfig } from './config.ts';
 import { LabError } from './errors.ts';
 import { NETNS_DIRECTORY, ipBatch } from './ip.ts';
-import { LabNode, checkName, nodeNetns, wire } from './node.ts';
+import { LabNode, type LabOfNode, checkName, nodeNetns, wire } from './node.ts';
 import { LabPod } from './pod.ts';
 import {
   type LabRecord,
@@ -198,17 +198,12 @@ export class Lab implements AsyncDisposable {
     save(this.#record);
   }
 
-  #context(): ConstructorParameters<typeof LabNode>[0] {
-    const lab = this;
+  #context(): LabOfNode {
     return {
-      get record() {
-        return lab.#record;
-      },
+      record: () => this.#record,
       children: this.#children,
-      save: () => save(lab.#record),
-      addPod: (pod) => {
-        lab.pods.push(pod);
-      },
+      save: () => save(this.#record),
+      addPod: (pod) => this.pods.push(pod),
     };
   }
 

@@ -12,11 +12,11 @@ import { bpfDirectory } from './teardown.ts';
 
 /** What a node needs of the lab it is in. */
 export interface LabOfNode {
-  readonly record: LabRecord;
+  record(): LabRecord;
   readonly children: Set<Child>;
   /** Writes the record down, before what it says is made. */
   save(): void;
-  addPod(pod: LabPod): void;
+  addPod(pod: LabPod): unknown;
 }
 
 export interface NodeSpawnOptions extends SpawnOptions {
@@ -41,13 +41,14 @@ export class LabNode extends Place {
   readonly #node: NodeRecord;
 
   constructor(lab: LabOfNode, node: NodeRecord) {
-    const netns = nodeNetns(lab.record, node);
-    super(netns, `${NETNS_DIRECTORY}/${netns}`, `${lab.record.cgroupPath}/${node.name}`, lab.children);
+    const record = lab.record();
+    const netns = nodeNetns(record, node);
+    super(netns, `${NETNS_DIRECTORY}/${netns}`, `${record.cgroupPath}/${node.name}`, lab.children);
     this.name = node.name;
     this.index = node.index;
-    this.addresses = nodeAddresses(lab.record.slot, node.index);
-    this.bpfDirectory = `${bpfDirectory(lab.record.id)}/${node.name}`;
-    this.directory = `${lab.record.directory}/${node.name}`;
+    this.addresses = nodeAddresses(record.slot, node.index);
+    this.bpfDirectory = `${bpfDirectory(record.id)}/${node.name}`;
+    this.directory = `${record.directory}/${node.name}`;
     this.#lab = lab;
     this.#node = node;
   }
@@ -93,7 +94,7 @@ export class LabNode extends Place {
    * @throws LabError WEFT_LAB_NAME, WEFT_LAB_NETWORK
    */
   async pod(name: string, options: PodOptions = {}): Promise<LabPod> {
-    const { record } = this.#lab;
+    const record = this.#lab.record();
     const namespace = options.namespace ?? 'default';
     checkName(name);
     checkName(namespace);
@@ -129,7 +130,7 @@ export class LabNode extends Place {
   }
 
   async #wirePod(pod: PodRecord): Promise<void> {
-    const netns = podNetns(this.#lab.record, pod);
+    const netns = podNetns(this.#lab.record(), pod);
     const device = podWire(pod.index);
     const { v4, v6 } = pod.addresses;
     await ipBatch([`netns add ${netns}`, `link add eth0 netns ${netns} type veth peer name ${device} netns ${this.netnsName}`]);
