@@ -1,0 +1,396 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import type { SvidMaterial, TrustBundle } from '../src/model/data-plane.ts';
+import { errorText } from '../src/model/errors.ts';
+import { checkTrustDomain, IdentityError, parseSpiffeId } from '../src/model/identity.ts';
+import { readCertificateFields } from './certificate-fields.ts';
+import { ChangeNotifier } from './change-notifier.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { CertsError } from './errors.ts';
+import type { IdentityUpdate, VersionedIdentitySource } from './identity-source.ts';
+import { checkRoots, SvidVerifier } from './peer-verifier.ts';
+import { certificatesFromPem } from './pem.ts';
+import { createSigningRequest, type SigningRequest } from './signing-request.ts';
+import { SvidWaiters } from './svid-waiters.ts';
+
+/** What the manager asks an authority for. */
+export interface SvidRequest {
+  /** PKCS#10, DER. */
+  readonly csr: Uint8Array;
+  readonly identity: string;
+  readonly ttlSeconds: number;
+}
+
+/** Turns a request into a PEM chain, leaf first: our own authority in this process, or a remote one. Rejects when it cannot. */
+export type SvidIssuer = (request: SvidRequest) => Promise<string>;
+
+export interface SvidManagerOptions {
+  readonly issuer: SvidIssuer;
+  /** Life that is asked for. Default: 24 hours, as the other meshes use. */
+  readonly ttlSeconds?: number;
+  /** Requests under way at once. Default 8. */
+  readonly concurrency?: number;
+  /** After how many ms a request without an answer has failed. Default 30,000. */
+  readonly requestTimeoutMs?: number;
+  readonly clock?: Clock;
+  /** 0 to 1, for jitter. Default: Math.random. */
+  readonly random?: () => number;
+  /** Makes key and request. Default: P-256. */
+  readonly createRequest?: (identity: string) => Promise<SigningRequest>;
+}
+
+/**
+ * Where one identity stands. Allowed moves:
+ * queued -> requesting; requesting -> held or backoff; held -> queued (time to renew); backoff -> queued; any -> forgotten, which is final.
+ */
+export type SvidState = 'queued' | 'requesting' | 'held' | 'backoff' | 'forgotten';
+
+/** One identity, for the admin endpoint. */
+export interface SvidStatus {
+  readonly identity: string;
+  readonly state: SvidState;
+  /** Milliseconds since the epoch; null without an SVID. May lie in the past: then the identity is unusable. */
+  readonly notAfter: number | null;
+  /** Failures in a row. */
+  readonly failures: number;
+  readonly lastFailure: string | null;
+}
+
+/** Counted since the start. */
+export interface SvidCounters {
+  readonly issued: number;
+  readonly renewed: number;
+  readonly failed: number;
+}
+
+export const DEFAULT_SVID_TTL_SECONDS: number = 24 * 3600;
+/** Renewal comes at half of the life that was left, give or take this share of it. */
+export const RENEWAL_JITTER = 0.1;
+export const BACKOFF_START_MS = 500;
+export const BACKOFF_CAP_MS = 150_000;
+const BACKOFF_JITTER = 0.2;
+const DEFAULT_CONCURRENCY = 8;
+const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
+/** Timers run on the monotonic clock and certificates on the wall clock: look at the latter at least this often. */
+const LONGEST_SLEEP_MS = 10 * 60_000;
+
+const MOVES: Readonly<Record<SvidState, readonly SvidState[]>> = {
+  queued: ['requesting', 'forgotten'],
+  requesting: ['held', 'backoff', 'forgotten'],
+  held: ['queued', 'forgotten'],
+  backoff: ['queued', 'forgotten'],
+  forgotten: [],
+};
+
+/** Queues in order of urgency: a connection waits; no SVID yet; renewal. */
+const WAITED_FOR = 0;
+const WARM_UP = 1;
+const RENEWAL = 2;
+
+interface Entry {
+  readonly identity: string;
+  state: SvidState;
+  svid: SvidMaterial | null;
+  failures: number;
+  lastFailure: string | null;
+  /** Invariant: set exactly in `requesting` (time limit), `held` (renewal) and `backoff` (next try). */
+  cancelTimer: (() => void) | null;
+}
+
+/**
+ * Keeps SVIDs for the identities of this node's workloads: asks for them, renews them at half life, and hands them out. Lives on the main
+ * thread; workers have an IdentityMirror. Keys are made here, anew for each certificate, and are kept in memory only.
+ */
+export class SvidManager implements VersionedIdentitySource, Disposable {
+  readonly #issuer: SvidIssuer;
+  readonly #ttlSeconds: number;
+  readonly #concurrency: number;
+  readonly #requestTimeoutMs: number;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #createRequest: (identity: string) => Promise<SigningRequest>;
+  readonly #verifier: SvidVerifier;
+  readonly #waiters: SvidWaiters;
+  readonly #notifier = new ChangeNotifier();
+  readonly #entries = new Map<string, Entry>();
+  readonly #bundles = new Map<string, TrustBundle>();
+  /** By urgency. Invariant: an entry is in exactly one of them when `queued`, else in none. */
+  readonly #queues: readonly [Set<Entry>, Set<Entry>, Set<Entry>] = [new Set(), new Set(), new Set()];
+  readonly #counters = { issued: 0, renewed: 0, failed: 0 };
+  #running = 0;
+  #disposed = false;
+  #version = 0;
+  #bundleVersion = 0;
+
+  constructor(options: SvidManagerOptions) {
+    this.#issuer = options.issuer;
+    this.#ttlSeconds = options.ttlSeconds ?? DEFAULT_SVID_TTL_SECONDS;
+    this.#concurrency = options.concurrency ?? DEFAULT_CONCURRENCY;
+    this.#requestTimeoutMs = options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS;
+    this.#clock = options.clock ?? systemClock;
+    this.#random = options.random ?? Math.random;
+    this.#createRequest = options.createRequest ?? createSigningRequest;
+    this.#waiters = new SvidWaiters(this.#clock);
+    this.#verifier = new SvidVerifier(this, { now: () => this.#clock.now(), cacheSize: 0 });
+  }
+
+  get version(): number {
+    return this.#version;
+  }
+
+  get bundleVersion(): number {
+    return this.#bundleVersion;
+  }
+
+  get counters(): SvidCounters {
+    return this.#counters;
+  }
+
+  /**
+   * Starts to keep an SVID for an identity. Doing it again changes nothing: the workload registry counts who needs it.
+   * @throws IdentityError WEFT_IDENTITY_INVALID
+   */
+  ensure(identity: string): void {
+    if (this.#disposed || this.#entries.has(identity)) return;
+    if (parseSpiffeId(identity).path === '') {
+      throw new IdentityError('WEFT_IDENTITY_INVALID', `${identity} names a trust domain, not a workload`, {
+        nextStep: 'use spiffe://<trust domain>/ns/<namespace>/sa/<service account>',
+      });
+    }
+    const entry: Entry = { identity, state: 'queued', svid: null, failures: 0, lastFailure: null, cancelTimer: null };
+    this.#entries.set(identity, entry);
+    this.#enqueue(entry);
+    this.#pump();
+  }
+
+  /** The last workload with this identity is gone: drops its SVID and key. */
+  forget(identity: string): void {
+    const entry = this.#entries.get(identity);
+    if (entry === undefined) return;
+    this.#entries.delete(identity);
+    this.#move(entry, 'forgotten');
+    this.#waiters.reject(identity, 'no workload with this identity runs here any more');
+    if (entry.svid !== null) this.#changed();
+    entry.svid = null;
+  }
+
+  current(identity: string): SvidMaterial | null {
+    const svid = this.#entries.get(identity)?.svid ?? null;
+    return svid !== null && this.#clock.now() < svid.notAfter ? svid : null;
+  }
+
+  /** Moves the identity to the front of the queue. An identity that nobody asked to `ensure` is waited for, but not requested. */
+  wait(identity: string, timeoutMs: number): Promise<SvidMaterial> {
+    const svid = this.current(identity);
+    if (svid !== null) return Promise.resolve(svid);
+    const waiting = this.#waiters.wait(identity, timeoutMs, () => this.#whyNone(identity));
+    if (this.#disposed) {
+      this.#waiters.reject(identity, 'the agent is stopping');
+      return waiting;
+    }
+    const entry = this.#entries.get(identity);
+    if (entry?.state === 'queued') {
+      this.#dequeue(entry);
+      this.#enqueue(entry);
+    }
+    return waiting;
+  }
+
+  bundle(trustDomain: string): TrustBundle | null {
+    return this.#bundles.get(trustDomain) ?? null;
+  }
+
+  bundles(): readonly TrustBundle[] {
+    return [...this.#bundles.values()];
+  }
+
+  /**
+   * Sets the roots of a trust domain, PEM. Empty means that the trust domain revoked everything (SPIFFE_Trust_Domain_and_Bundle.md).
+   * The sequence grows if the content changed.
+   * @throws CertsError WEFT_CERTS_BUNDLE when a root cannot be used; the old bundle stays
+   */
+  setBundle(trustDomain: string, roots: string): void {
+    checkTrustDomain(trustDomain);
+    const old = this.#bundles.get(trustDomain);
+    if (old?.roots === roots) return;
+    try {
+      checkRoots(roots);
+    } catch (error) {
+      throw new CertsError('WEFT_CERTS_BUNDLE', `the trust bundle of ${trustDomain} cannot be used: ${errorText(error)}`, {
+        nextStep: 'give PEM CA certificates with keyCertSign',
+        cause: error,
+      });
+    }
+    // Never reused, not even after removeBundle: a cache may remember the old content under its number.
+    this.#bundles.set(trustDomain, { trustDomain, roots, sequence: ++this.#bundleVersion });
+    this.#changed();
+  }
+
+  /** Stops trusting a trust domain. */
+  removeBundle(trustDomain: string): void {
+    if (!this.#bundles.delete(trustDomain)) return;
+    this.#bundleVersion++;
+    this.#changed();
+  }
+
+  onChange(listener: () => void): () => void {
+    return this.#notifier.subscribe(listener);
+  }
+
+  /** The full state for an IdentityMirror. Expired SVIDs are left out. */
+  snapshot(): IdentityUpdate {
+    const svids: SvidMaterial[] = [];
+    for (const identity of this.#entries.keys()) {
+      const svid = this.current(identity);
+      if (svid !== null) svids.push(svid);
+    }
+    return { svids, bundles: this.bundles() };
+  }
+
+  /** Without keys. */
+  status(): SvidStatus[] {
+    return [...this.#entries.values()].map(({ identity, state, svid, failures, lastFailure }) => ({
+      identity,
+      state,
+      notAfter: svid?.notAfter ?? null,
+      failures,
+      lastFailure,
+    }));
+  }
+
+  /** Clears every timer, refuses every waiter, drops every key. Answers still under way are ignored. */
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    for (const entry of this.#entries.values()) this.#move(entry, 'forgotten');
+    this.#entries.clear();
+    this.#waiters.rejectAll('the agent is stopping');
+    this.#notifier[Symbol.dispose]();
+  }
+
+  /** The only place where a state changes. It leaves the old state clean: out of the queue, without a timer. */
+  #move(entry: Entry, to: SvidState): void {
+    if (!MOVES[entry.state].includes(to)) throw new Error(`${entry.identity} cannot go from ${entry.state} to ${to}`);
+    if (entry.state === 'queued') this.#dequeue(entry);
+    entry.cancelTimer?.();
+    entry.cancelTimer = null;
+    entry.state = to;
+    if (to === 'queued') this.#enqueue(entry);
+  }
+
+  #enqueue(entry: Entry): void {
+    const urgency = this.current(entry.identity) !== null ? RENEWAL : this.#waiters.has(entry.identity) ? WAITED_FOR : WARM_UP;
+    this.#queues[urgency].add(entry);
+  }
+
+  #dequeue(entry: Entry): void {
+    for (const queue of this.#queues) queue.delete(entry);
+  }
+
+  #next(): Entry | null {
+    for (const queue of this.#queues) {
+      for (const entry of queue) return entry;
+    }
+    return null;
+  }
+
+  /** Starts requests while there are free places. */
+  #pump(): void {
+    while (this.#running < this.#concurrency) {
+      const entry = this.#next();
+      if (entry === null) return;
+      this.#move(entry, 'requesting');
+      this.#request(entry);
+    }
+  }
+
+  #request(entry: Entry): void {
+    this.#running++;
+    let settled = false;
+    // Runs once per request, whether it is answered, fails, or takes too long: a late answer finds itself settled.
+    const settle = (svid: SvidMaterial | null, failure: string | null): void => {
+      if (settled) return;
+      settled = true;
+      this.#running--;
+      if (entry.state === 'requesting') {
+        if (svid !== null) this.#hold(entry, svid);
+        else this.#backOff(entry, failure ?? 'unknown failure');
+      }
+      if (!this.#disposed) this.#pump();
+    };
+    const cancelLimit = this.#clock.after(this.#requestTimeoutMs, () => settle(null, `no answer within ${this.#requestTimeoutMs} ms`));
+    this.#obtain(entry.identity)
+      .then(
+        (svid) => settle(svid, null),
+        (error: unknown) => settle(null, errorText(error)),
+      )
+      .finally(cancelLimit);
+  }
+
+  async #obtain(identity: string): Promise<SvidMaterial> {
+    const { csr, privateKey } = await this.#createRequest(identity);
+    const certificateChain = await this.#issuer({ csr, identity, ttlSeconds: this.#ttlSeconds });
+    const chain = certificatesFromPem(certificateChain);
+    // What we would refuse from a peer, peers would refuse from us: notice here, with the reason.
+    const issuedTo = this.#verifier.verify(chain);
+    if (issuedTo.text !== identity) {
+      throw new CertsError('WEFT_CERTS_ISSUED_WRONG', `asked for ${identity}, the authority certified ${issuedTo.text}`, {
+        nextStep: 'check the certificate authority',
+      });
+    }
+    if (!new X509Certificate(chain[0] as Uint8Array).checkPrivateKey(createPrivateKey(privateKey))) {
+      throw new CertsError('WEFT_CERTS_ISSUED_WRONG', `the authority certified another key than that of ${identity}`, {
+        nextStep: 'check the certificate authority',
+      });
+    }
+    return { identity, certificateChain, privateKey, notAfter: Math.min(...chain.map((der) => readCertificateFields(der).notAfter)) };
+  }
+
+  #hold(entry: Entry, svid: SvidMaterial): void {
+    if (entry.svid === null) this.#counters.issued++;
+    else this.#counters.renewed++;
+    this.#move(entry, 'held');
+    entry.svid = svid;
+    entry.failures = 0;
+    entry.lastFailure = null;
+    const now = this.#clock.now();
+    const share = 0.5 * (1 + RENEWAL_JITTER * (2 * this.#random() - 1));
+    this.#sleepUntil(entry, now + (svid.notAfter - now) * share);
+    this.#waiters.resolve(svid);
+    this.#changed();
+  }
+
+  #backOff(entry: Entry, failure: string): void {
+    this.#counters.failed++;
+    this.#move(entry, 'backoff');
+    entry.failures++;
+    entry.lastFailure = failure;
+    const delay = Math.min(BACKOFF_START_MS * 2 ** (entry.failures - 1), BACKOFF_CAP_MS);
+    // Only ever less than the delay: nodes that failed together must not come back together.
+    this.#sleepUntil(entry, this.#clock.now() + delay * (1 - BACKOFF_JITTER * this.#random()));
+  }
+
+  /** Back to the queue at `due`, in milliseconds since the epoch. */
+  #sleepUntil(entry: Entry, due: number): void {
+    const left = due - this.#clock.now();
+    entry.cancelTimer = this.#clock.after(Math.min(Math.max(0, left), LONGEST_SLEEP_MS), () => {
+      if (this.#clock.now() < due) {
+        this.#sleepUntil(entry, due);
+        return;
+      }
+      this.#move(entry, 'queued');
+      this.#pump();
+    });
+  }
+
+  #whyNone(identity: string): string {
+    const entry = this.#entries.get(identity);
+    if (entry === undefined) return 'no workload with this identity runs here';
+    if (entry.lastFailure !== null) return `the last of ${entry.failures} requests failed: ${entry.lastFailure}`;
+    return entry.state === 'queued' ? 'the request is still queued' : 'the certificate authority has not answered yet';
+  }
+
+  #changed(): void {
+    this.#version++;
+    this.#notifier.changed();
+  }
+}
