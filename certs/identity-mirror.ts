@@ -61,7 +61,7 @@ export class IdentityMirror implements VersionedIdentitySource, Disposable {
     if (bundlesChanged) this.#bundleVersion++;
     this.#version++;
     this.#notifier.changed();
-    for (const identity of [...this.#waiters.identities()]) {
+    for (const identity of this.#waiters.identities()) {
       const svid = this.current(identity);
       if (svid !== null) this.#waiters.resolve(svid);
     }

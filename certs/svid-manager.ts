@@ -92,7 +92,7 @@ interface Entry {
   svid: SvidMaterial | null;
   failures: number;
   lastFailure: string | null;
-  /** Invariant: set exactly in `requesting` (time limit), `held` (renewal) and `backoff` (next try). */
+  /** Invariant: set exactly in `held` (until renewal) and `backoff` (until the next try). */
   cancelTimer: (() => void) | null;
 }
 
@@ -116,7 +116,11 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   /** By urgency. Invariant: an entry is in exactly one of them when `queued`, else in none. */
   readonly #queues: readonly [Set<Entry>, Set<Entry>, Set<Entry>] = [new Set(), new Set(), new Set()];
   readonly #counters = { issued: 0, renewed: 0, failed: 0 };
-  #running = 0;
+  /**
+   * Cancels the time limit of each request under way; their number is that of the places taken. Not in the entry, because a place
+   * stays taken when the entry is forgotten.
+   */
+  readonly #limits = new Set<() => void>();
   #disposed = false;
   #version = 0;
   #bundleVersion = 0;
@@ -263,6 +267,8 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     this.#disposed = true;
     for (const entry of this.#entries.values()) this.#move(entry, 'forgotten');
     this.#entries.clear();
+    for (const cancelLimit of this.#limits) cancelLimit();
+    this.#limits.clear();
     this.#waiters.rejectAll('the agent is stopping');
     this.#notifier[Symbol.dispose]();
   }
@@ -295,7 +301,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
 
   /** Starts requests while there are free places. */
   #pump(): void {
-    while (this.#running < this.#concurrency) {
+    while (this.#limits.size < this.#concurrency) {
       const entry = this.#next();
       if (entry === null) return;
       this.#move(entry, 'requesting');
@@ -304,26 +310,22 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   }
 
   #request(entry: Entry): void {
-    this.#running++;
-    let settled = false;
-    // Runs once per request, whether it is answered, fails, or takes too long: a late answer finds itself settled.
+    // Runs once per request, whether it is answered, fails, or takes too long: a late answer finds its place given up.
     const settle = (svid: SvidMaterial | null, failure: string | null): void => {
-      if (settled) return;
-      settled = true;
-      this.#running--;
+      if (!this.#limits.delete(cancelLimit)) return;
+      cancelLimit();
       if (entry.state === 'requesting') {
         if (svid !== null) this.#hold(entry, svid);
         else this.#backOff(entry, failure ?? 'unknown failure');
       }
-      if (!this.#disposed) this.#pump();
+      this.#pump();
     };
     const cancelLimit = this.#clock.after(this.#requestTimeoutMs, () => settle(null, `no answer within ${this.#requestTimeoutMs} ms`));
-    this.#obtain(entry.identity)
-      .then(
-        (svid) => settle(svid, null),
-        (error: unknown) => settle(null, errorText(error)),
-      )
-      .finally(cancelLimit);
+    this.#limits.add(cancelLimit);
+    this.#obtain(entry.identity).then(
+      (svid) => settle(svid, null),
+      (error: unknown) => settle(null, errorText(error)),
+    );
   }
 
   async #obtain(identity: string): Promise<SvidMaterial> {

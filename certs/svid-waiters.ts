@@ -61,7 +61,7 @@ export class SvidWaiters {
   }
 
   rejectAll(reason: string): void {
-    for (const identity of [...this.#waiting.keys()]) this.reject(identity, reason);
+    for (const identity of this.#waiting.keys()) this.reject(identity, reason);
   }
 
   #take(identity: string): Iterable<Waiter> {

@@ -53,7 +53,9 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
     const context = this.context(identity);
     if (context === null) {
       // It was forgotten between the answer and this turn.
-      throw new IdentityError('WEFT_IDENTITY_UNAVAILABLE', `no SVID for ${identity}: it was dropped`, { nextStep: 'check that a workload with this identity runs here' });
+      throw new IdentityError('WEFT_IDENTITY_UNAVAILABLE', `no SVID for ${identity}: it was dropped`, {
+        nextStep: 'check that a workload with this identity runs here',
+      });
     }
     return context;
   }
