@@ -48,7 +48,7 @@ export interface FrameSink {
    * @param payload a view on the chunk that was read: no copy was made
    * @param flowBytes what counts against flow control: the payload and padding
    */
-  onData(streamId: number, payload: Buffer, flowBytes: number, endStream: boolean): void;
+  onDataFrame(streamId: number, payload: Buffer, flowBytes: number, endStream: boolean): void;
   /** A HEADERS frame without padding and priority. `fragment` is valid only during the call. */
   onHeaders(streamId: number, fragment: Buffer, endStream: boolean, endHeaders: boolean): void;
   /** `fragment` is valid only during the call. */
@@ -158,7 +158,7 @@ export class FrameReader {
             offset = end;
             const flowBytes = payload.length + this.#overhead;
             this.#overhead = 0;
-            this.#sink.onData(this.#streamId, payload, flowBytes, false);
+            this.#sink.onDataFrame(this.#streamId, payload, flowBytes, false);
           }
           break;
         case IN_CONTROL:
@@ -284,7 +284,7 @@ export class FrameReader {
     const flowBytes = payload.length + this.#overhead;
     this.#remaining = this.#padding;
     this.#state = this.#padding > 0 ? IN_SKIPPED : AT_HEADER;
-    this.#sink.onData(this.#streamId, payload, flowBytes, (this.#flags & FrameFlag.endStream) !== 0);
+    this.#sink.onDataFrame(this.#streamId, payload, flowBytes, (this.#flags & FrameFlag.endStream) !== 0);
   }
 
   /** A whole control frame. */

@@ -21,7 +21,7 @@ const waiting: OutputQueue[] = [];
 function flushAll(): void {
   // Flushing may stage frames for the next turn (a drained stream writes again), so take what is there now.
   const queues = waiting.splice(0);
-  for (let i = 0; i < queues.length; i++) (queues[i] as OutputQueue).flush();
+  for (let i = 0; i < queues.length; i++) (queues[i] as OutputQueue).turnEnded();
 }
 
 /**
@@ -31,6 +31,7 @@ function flushAll(): void {
 export class OutputQueue {
   readonly #transport: ByteStream;
   readonly #gather: GatheringStream | null;
+  readonly #afterFlush: () => void;
   #slab: Buffer | null = null;
   /** [#start, #end) of the slab is staged; before it is the transport's, behind it is free. */
   #start = 0;
@@ -43,8 +44,10 @@ export class OutputQueue {
   #controlBytes = 0;
   #closed = false;
 
-  constructor(transport: ByteStream) {
+  /** @param afterFlush called when a turn's frames have been written: there may be room for more DATA */
+  constructor(transport: ByteStream, afterFlush: () => void) {
     this.#transport = transport;
+    this.#afterFlush = afterFlush;
     this.#gather = 'writeMany' in transport ? (transport as GatheringStream) : null;
   }
 
@@ -124,9 +127,15 @@ export class OutputQueue {
     this.#start = this.#end;
   }
 
-  /** Writes everything staged. Called at the end of the turn, and before a connection closes. */
-  flush(): void {
+  /** @internal */
+  turnEnded(): void {
     this.#scheduled = false;
+    this.flush();
+    if (!this.#blocked && !this.#closed) this.#afterFlush();
+  }
+
+  /** Writes everything staged, now. */
+  flush(): void {
     if (this.#staged === 0 || this.#closed) return;
     this.#cut();
     const pieces = this.#pieces;

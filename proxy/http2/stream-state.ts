@@ -6,7 +6,7 @@ export type StreamState = (typeof StreamState)[keyof typeof StreamState];
 export const StreamEvent = { sendHeaders: 0, receiveHeaders: 1, sendEnd: 2, receiveEnd: 3, sendReset: 4, receiveReset: 5 } as const;
 export type StreamEvent = (typeof StreamEvent)[keyof typeof StreamEvent];
 
-const { idle, open, halfClosedLocal, halfClosedRemote, closed } = StreamState;
+const { open, halfClosedLocal, halfClosedRemote, closed } = StreamState;
 const NEVER = -1;
 
 /** One row for each state, one column for each event. */
