@@ -1,0 +1,178 @@
+import { type Metric, Registry } from 'prom-client';
+import { COUNTER_FAMILIES, type CounterFamily, HISTOGRAM_BUCKETS, histogramBound } from '../../proxy/telemetry/counter-table.ts';
+import { type CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
+import { mergeTraffic, type TrafficLabels, type TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
+
+/** The Content-Type of what renderMetrics() makes. */
+export const METRICS_CONTENT_TYPE: string = Registry.PROMETHEUS_CONTENT_TYPE;
+
+/** One line of the exposition. `name` differs from the family's for the parts of a histogram. */
+export interface MetricSample {
+  readonly name?: string;
+  readonly labels: Readonly<Record<string, string | number>>;
+  readonly value: number;
+}
+
+/** One metric with all its label combinations, read at the moment of the scrape. */
+export interface MetricFamily {
+  readonly name: string;
+  readonly help: string;
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly samples: readonly MetricSample[];
+}
+
+/** A family as prom-client renders it: numbers that others counted, so there is nothing to increment. */
+class ReadMetric {
+  readonly name: string;
+  readonly #family: MetricFamily;
+
+  constructor(family: MetricFamily) {
+    this.name = family.name;
+    this.#family = family;
+  }
+
+  async get(): Promise<object> {
+    const { name, help, type, samples } = this.#family;
+    return {
+      name,
+      help,
+      type,
+      aggregator: 'sum',
+      values: samples.map((sample) => ({ metricName: sample.name ?? name, labels: sample.labels, value: sample.value })),
+    };
+  }
+}
+
+/** What the kernel counted, by the reason that its hooks gave (bpf/weft.h). */
+export function kernelEvents(countByReason: ReadonlyMap<string, number>): MetricFamily {
+  return {
+    name: 'weft_kernel_events_total',
+    help: 'What the hooks did with connections, by reason',
+    type: 'counter',
+    samples: Array.from(countByReason, ([reason, value]) => ({ labels: { reason }, value })),
+  };
+}
+
+/**
+ * How long each SVID is still valid. Negative once it has expired.
+ * @param now and `notAfter` in milliseconds since the epoch
+ */
+export function svidExpiry(svids: readonly { readonly identity: string; readonly notAfter: number }[], now: number): MetricFamily {
+  return {
+    name: 'weft_svid_expiry_seconds',
+    help: 'Seconds until the SVID of an identity expires',
+    type: 'gauge',
+    samples: svids.map(({ identity, notAfter }) => ({ labels: { identity }, value: (notAfter - now) / 1000 })),
+  };
+}
+
+/**
+ * Everything the node counts, in the Prometheus text format 0.0.4.
+ * @param blocks of all workers, those that have died included
+ * @param traffic the snapshot of each worker
+ * @param extra what main itself knows; a family that is there already gets these samples too
+ */
+export async function renderMetrics(
+  blocks: readonly CounterBlock[],
+  traffic: readonly (readonly TrafficSnapshot[])[],
+  extra: readonly MetricFamily[] = [],
+): Promise<string> {
+  const families = new Map<string, MetricFamily>();
+  for (const family of [...workerFamilies(sumBlocks(blocks)), ...trafficFamilies(mergeTraffic(traffic)), ...extra]) {
+    const known = families.get(family.name);
+    families.set(family.name, known === undefined ? family : { ...known, samples: [...known.samples, ...family.samples] });
+  }
+  const registry = new Registry();
+  for (const family of families.values()) registry.registerMetric(new ReadMetric(family) as unknown as Metric);
+  return registry.metrics();
+}
+
+function workerFamilies(sums: Float64Array): MetricFamily[] {
+  return COUNTER_FAMILIES.map((family) => ({
+    name: family.name,
+    help: family.help,
+    type: family.kind,
+    samples: family.kind === 'histogram' ? histogramSamples(family, sums) : numberSamples(family, sums),
+  }));
+}
+
+function numberSamples(family: CounterFamily, sums: Float64Array): MetricSample[] {
+  return familySamples(family).map(({ labels, slot }) => ({ labels, value: sums[slot] as number }));
+}
+
+/** One line per octave: the quarters are for quantiles that Weft itself prints. */
+function histogramSamples(family: CounterFamily, sums: Float64Array): MetricSample[] {
+  const samples: MetricSample[] = [];
+  for (const { labels, slot } of familySamples(family)) {
+    let count = 0;
+    for (let bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) {
+      count += sums[slot + bucket] as number;
+      const bound = histogramBound(bucket);
+      if (Number.isInteger(Math.log2(bound)) && histogramBound(bucket + 1) !== bound) {
+        samples.push({ name: `${family.name}_bucket`, labels: { ...labels, le: bound / 1e6 }, value: count });
+      }
+    }
+    samples.push({ name: `${family.name}_bucket`, labels: { ...labels, le: '+Inf' }, value: count });
+    samples.push({ name: `${family.name}_sum`, labels, value: (sums[slot + HISTOGRAM_BUCKETS] as number) / 1e6 });
+    samples.push({ name: `${family.name}_count`, labels, value: count });
+  }
+  return samples;
+}
+
+/** Istio knows two words; a peer that the kernel attests is neither. */
+const SECURITY_POLICY: Readonly<Record<TrafficLabels['security'], string>> = {
+  mtls: 'mutual_tls',
+  kernel: 'kernel_attested',
+  plaintext: 'unknown',
+};
+
+function known(text: string): string {
+  return text === '' ? 'unknown' : text;
+}
+
+/** The label names of Istio's standard metrics, as ztunnel fills them. */
+function istioLabels(labels: TrafficLabels, protocol: 'tcp' | 'http'): Record<string, string> {
+  const slash = labels.destinationService.indexOf('/');
+  const namespace = slash === -1 ? '' : labels.destinationService.slice(0, slash);
+  const name = labels.destinationService.slice(slash + 1);
+  return {
+    reporter: labels.reporter,
+    source_workload: known(labels.sourceWorkload),
+    source_workload_namespace: known(labels.sourceNamespace),
+    source_principal: known(labels.sourcePrincipal),
+    destination_workload: known(labels.destinationWorkload),
+    destination_workload_namespace: known(labels.destinationNamespace),
+    destination_principal: known(labels.destinationPrincipal),
+    destination_service: namespace === '' ? known(name) : `${name}.${namespace}.svc.cluster.local`,
+    destination_service_name: known(name),
+    destination_service_namespace: known(namespace),
+    request_protocol: protocol,
+    connection_security_policy: SECURITY_POLICY[labels.security],
+  };
+}
+
+function trafficFamilies(traffic: readonly TrafficSnapshot[]): MetricFamily[] {
+  const tcp = (name: string, help: string, value: (series: TrafficSnapshot) => number): MetricFamily => ({
+    name,
+    help,
+    type: 'counter',
+    samples: traffic.map((series) => ({ labels: istioLabels(series.labels, 'tcp'), value: value(series) })),
+  });
+  return [
+    tcp('istio_tcp_connections_opened_total', 'Connections opened', (series) => series.connectionsOpened),
+    tcp('istio_tcp_connections_closed_total', 'Connections closed', (series) => series.connectionsClosed),
+    tcp('istio_tcp_connections_failed_total', 'Connections refused, or never established', (series) => series.connectionsFailed),
+    // Istio counts from the server's end whoever reports: sent is what the client receives.
+    tcp('istio_tcp_sent_bytes_total', 'Bytes from servers towards clients', (series) => series.responseBytes),
+    tcp('istio_tcp_received_bytes_total', 'Bytes from clients towards servers', (series) => series.requestBytes),
+    {
+      name: 'istio_requests_total',
+      help: 'HTTP requests; response_code 0 is one without an answer',
+      type: 'counter',
+      samples: traffic.flatMap(({ labels, responses }) => {
+        const shared = istioLabels(labels, 'http');
+        return responses.map(([status, value]) => ({ labels: { ...shared, response_code: status }, value }));
+      }),
+    },
+  ];
+}
