@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { compileWorkloadPolicy } from '../../../proxy/policy/compile-policy.ts';
-import { modeDenied, modeDeniedPolicy, strictModeDecision } from '../../../proxy/policy/mode-denied.ts';
+import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
+import { modeDenied, modeDeniedPolicy, strictModeDecision } from '../../../proxy/policy/mode-decision.ts';
 import type { Decision } from '../../../src/model/policy.ts';
 import type { PolicyOperation, PolicyRule, PolicySource } from '../../../src/model/resources.ts';
 import type { PolicyEntry } from '../../../src/model/snapshot.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { BlockList, isIPv6 } from 'node:net';
 import { it } from 'node:test';
 import fc from 'fast-check';
-import { compileWorkloadPolicy } from '../../../proxy/policy/compile-policy.ts';
+import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
 import { parseSpiffeId } from '../../../src/model/identity.ts';
 import type { ConnectionAttributes, RequestAttributes } from '../../../src/model/policy.ts';
 import type { PolicyOperation, PolicyRule, PolicySource } from '../../../src/model/resources.ts';

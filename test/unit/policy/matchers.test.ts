@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { compileWorkloadPolicy } from '../../../proxy/policy/compile-policy.ts';
+import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
 import { parseSpiffeId, workloadIdentity } from '../../../src/model/identity.ts';
 import type { ConnectionAttributes, RequestAttributes } from '../../../src/model/policy.ts';
 import type { PolicyOperation, PolicySource } from '../../../src/model/resources.ts';
