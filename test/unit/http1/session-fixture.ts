@@ -1,0 +1,77 @@
+import type { ConnectionPolicy, Decision, RequestAttributes } from '../../../src/model/policy.ts';
+import { CoarseTimers } from '../../../proxy/coarse-timer.ts';
+import { DEFAULT_HTTP1_LIMITS, type Http1Limits } from '../../../proxy/http1/limits.ts';
+import { type HttpExchange, Http1Session } from '../../../proxy/http1/session.ts';
+import { memoryStreamPair, type MemoryStreamOptions } from '../../kit/memory-stream.ts';
+import { StreamRecorder } from '../../kit/stream-recorder.ts';
+
+export const ALLOWED: Decision = { verdict: 'allow', policy: 'shop/allow-get', rule: 0, reason: 'matched an ALLOW rule' };
+export const DENIED: Decision = { verdict: 'deny', policy: 'shop/no-delete', rule: 1, reason: 'matched a DENY rule' };
+
+/** A policy that refuses what `isDenied` says. */
+export function policyOf(isDenied: (request: RequestAttributes) => boolean): ConnectionPolicy {
+  return { scope: 'request', tcp: ALLOWED, request: (request) => (isDenied(request) ? DENIED : ALLOWED) };
+}
+
+/** Refuses the method DELETE and paths under /forbidden. */
+export const TEST_POLICY: ConnectionPolicy = policyOf(({ method, path }) => method === 'DELETE' || path.startsWith('/forbidden'));
+
+export interface SessionFixture {
+  readonly client: StreamRecorder;
+  readonly server: StreamRecorder;
+  readonly session: Http1Session;
+  readonly exchanges: HttpExchange[];
+  readonly closes: (Error | null)[];
+  policy: ConnectionPolicy;
+}
+
+export interface SessionFixtureOptions {
+  readonly policy?: ConnectionPolicy;
+  readonly limits?: Partial<Http1Limits>;
+  readonly downstream?: MemoryStreamOptions;
+  readonly upstream?: MemoryStreamOptions;
+  readonly withoutUpstream?: boolean;
+  readonly firstBytes?: Buffer | null;
+  readonly clientFlowing?: boolean;
+  readonly serverFlowing?: boolean;
+}
+
+/** A session between a client and a server that the test plays. */
+export function startSession(options: SessionFixtureOptions = {}): SessionFixture {
+  const [clientEnd, downstream] = memoryStreamPair(options.downstream);
+  const [upstream, serverEnd] = memoryStreamPair(options.upstream);
+  const exchanges: HttpExchange[] = [];
+  const closes: (Error | null)[] = [];
+  let now = 0;
+  const session = new Http1Session({
+    downstream,
+    upstream: options.withoutUpstream === true ? null : upstream,
+    policy: () => fixture.policy,
+    onExchange: (exchange) => exchanges.push({ ...exchange }),
+    onClose: (error) => closes.push(error),
+    limits: { ...DEFAULT_HTTP1_LIMITS, ...options.limits },
+    deniedByHeader: true,
+    clock: () => (now += 10),
+    timers: new CoarseTimers(10),
+  });
+  const fixture: SessionFixture = {
+    client: new StreamRecorder(clientEnd, options.clientFlowing ?? true),
+    server: new StreamRecorder(serverEnd, options.serverFlowing ?? true),
+    session,
+    exchanges,
+    closes,
+    policy: options.policy ?? TEST_POLICY,
+  };
+  session.start(options.firstBytes ?? null);
+  return fixture;
+}
+
+/** The usual request of the tests. */
+export function get(path: string, ...fields: readonly string[]): string {
+  return `GET ${path} HTTP/1.1\r\nHost: shop\r\n${fields.map((field) => `${field}\r\n`).join('')}\r\n`;
+}
+
+/** The usual answer. */
+export function ok(body: string): string {
+  return `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+}
