@@ -1,0 +1,160 @@
+/**
+ * The import rules of DESIGN.md (Rooms, Imports) as data, and a check of source texts against them. tests and benchmarks may import
+ * anything; everything else may import its own room and what is said here.
+ */
+
+/** One import statement. */
+export interface Import {
+  /** As written: a package, a builtin, or a relative path. */
+  readonly specifier: string;
+  /** Erased before running: `import type`, `export type`. */
+  readonly typeOnly: boolean;
+}
+
+/** Each room: its folder, and the rooms it may import. The most specific folder decides. */
+const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: readonly string[] }>> = {
+  model: { folder: 'src/model/', may: [] },
+  config: { folder: 'src/config/', may: ['model'] },
+  control: { folder: 'src/control/', may: ['model', 'config', 'certs'] },
+  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf'] },
+  // The kernel features for `doctor`, and the pins for `uninstall`.
+  cli: { folder: 'src/cli/', may: ['model', 'config', 'bpf'] },
+  console: { folder: 'src/console/', may: ['model'] },
+  proxy: { folder: 'proxy/', may: ['model'] },
+  certs: { folder: 'certs/', may: ['model'] },
+  bpf: { folder: 'bpf/', may: ['model'] },
+  'libbpf-ts': { folder: 'bpf/libbpf-ts/', may: [] },
+};
+
+/** Where an npm package may be imported. A package that is not here may not be imported at all. */
+const PACKAGES: Readonly<Record<string, readonly string[]>> = {
+  '@kubernetes/client-node': ['control'],
+  '@peculiar/x509': ['certs'],
+  'reflect-metadata': ['certs'],
+  'libbpf-ts': ['bpf'],
+  yaml: ['config'],
+  ajv: ['config'],
+  undici: ['control', 'cli', 'certs'],
+  pino: ['agent'],
+  'prom-client': ['agent'],
+  commander: ['cli'],
+};
+
+/** The one place that starts the agent from the command line. */
+const AGENT_IMPORTER = 'src/cli/commands/agent.ts';
+const AGENT_ENTRY = 'src/agent/main.ts';
+/** The one file with unsafe code. */
+const FFI_FILE = 'bpf/libbpf-ts/src/ffi.ts';
+
+/** The imports of a TypeScript source, dynamic ones with a literal included. */
+export function importsOf(source: string): Import[] {
+  const code = source.replace(/^\s*\/\*[\s\S]*?\*\//gm, '').replace(/^\s*\/\/.*$/gm, '');
+  const found: Import[] = [];
+  for (const [, clause = '', specifier = ''] of code.matchAll(/^\s*(?:import|export)\b([^'"`;=]*?)\bfrom\s*['"]([^'"]+)['"]/gm)) {
+    found.push({ specifier, typeOnly: /^\s*type\s+[{*\w]/.test(clause) });
+  }
+  for (const [, specifier = ''] of code.matchAll(/^\s*import\s*['"]([^'"]+)['"]/gm)) found.push({ specifier, typeOnly: false });
+  for (const [, specifier = ''] of code.matchAll(/\bimport\(\s*['"]([^'"]+)['"]/g)) found.push({ specifier, typeOnly: false });
+  return found;
+}
+
+/**
+ * What is wrong with the imports of these files (path from the root of the repository -> source), one line each; none when all is well.
+ */
+export function importViolations(files: ReadonlyMap<string, string>): string[] {
+  const wrong: string[] = [];
+  const edges = new Map<string, Set<string>>();
+  for (const [path, source] of files) {
+    if (isFree(path)) continue;
+    const room = roomOf(path);
+    if (room === null) {
+      wrong.push(`${path} is in no room: say in test/kit/import-graph.ts what its folder may import`);
+      continue;
+    }
+    for (const each of importsOf(source)) {
+      const target = each.specifier.startsWith('.') ? resolve(path, each.specifier) : null;
+      const reason = target === null ? outsideProblem(path, room, each) : insideProblem(path, room, target);
+      if (reason !== null) wrong.push(`${path} imports ${each.specifier}: ${reason}`);
+      const targetRoom = target === null ? null : roomOf(target);
+      if (targetRoom !== null && targetRoom !== room && path !== AGENT_IMPORTER) {
+        edges.set(room, (edges.get(room) ?? new Set()).add(targetRoom));
+      }
+    }
+  }
+  const cycle = findCycle(edges);
+  if (cycle !== null) wrong.push(`rooms import each other in a circle: ${cycle.join(' -> ')}`);
+  return wrong;
+}
+
+function isFree(path: string): boolean {
+  return /^(test|bench|bpf\/libbpf-ts\/test)\//.test(path);
+}
+
+function roomOf(path: string): string | null {
+  let best: string | null = null;
+  for (const [name, { folder }] of Object.entries(ROOMS)) {
+    if (path.startsWith(folder) && (best === null || folder.length > (ROOMS[best]?.folder.length ?? 0))) best = name;
+  }
+  return best;
+}
+
+function outsideProblem(path: string, room: string, { specifier, typeOnly }: Import): string | null {
+  if (specifier.startsWith('node:')) {
+    if (specifier === 'node:ffi' && path !== FFI_FILE) return `only ${FFI_FILE} may`;
+    if (room === 'model' && !typeOnly) return 'the model is pure: types of Node only';
+    return null;
+  }
+  const name = specifier
+    .split('/')
+    .slice(0, specifier.startsWith('@') ? 2 : 1)
+    .join('/');
+  const rooms = PACKAGES[name];
+  if (rooms === undefined) return 'no room may import this package';
+  return rooms.includes(room) ? null : `only ${rooms.join(', ')} may`;
+}
+
+function insideProblem(path: string, room: string, target: string): string | null {
+  if (isFree(target)) return 'the product imports no tests';
+  const targetRoom = roomOf(target);
+  if (targetRoom === null) return target.endsWith('.ts') ? 'it is in no room' : null;
+  if (targetRoom === 'agent' && room !== 'agent') {
+    return path === AGENT_IMPORTER && target === AGENT_ENTRY ? null : `nothing imports the agent, but ${AGENT_IMPORTER} its entry`;
+  }
+  if (targetRoom === 'libbpf-ts' && room !== 'libbpf-ts') return "import it by its name, 'libbpf-ts'";
+  if (targetRoom !== room) return ROOMS[room]?.may.includes(targetRoom) ? null : `${room} may not import ${targetRoom}`;
+  const [own, other] = [direction(path), direction(target)];
+  return own !== null && other !== null && own !== other ? 'inbound and outbound never import each other' : null;
+}
+
+/** The half of the data plane that a file is part of, if it is of one. */
+function direction(path: string): string | null {
+  return /^proxy\/(inbound|outbound)/.exec(path)?.[1] ?? null;
+}
+
+function resolve(from: string, specifier: string): string {
+  const parts = from.split('/').slice(0, -1);
+  for (const part of specifier.split('/')) {
+    if (part === '..') parts.pop();
+    else if (part !== '.') parts.push(part);
+  }
+  return parts.join('/');
+}
+
+function findCycle(edges: ReadonlyMap<string, ReadonlySet<string>>): string[] | null {
+  const done = new Set<string>();
+  const visit = (room: string, trail: readonly string[]): string[] | null => {
+    if (trail.includes(room)) return [...trail.slice(trail.indexOf(room)), room];
+    if (done.has(room)) return null;
+    for (const next of edges.get(room) ?? []) {
+      const cycle = visit(next, [...trail, room]);
+      if (cycle !== null) return cycle;
+    }
+    done.add(room);
+    return null;
+  };
+  for (const room of edges.keys()) {
+    const cycle = visit(room, []);
+    if (cycle !== null) return cycle;
+  }
+  return null;
+}
