@@ -7,7 +7,9 @@ import {
   type JsonGeneralName,
   KeyUsageFlags,
   KeyUsagesExtension,
+  Pkcs10CertificateRequestGenerator,
   SubjectAlternativeNameExtension,
+  X509Certificate,
   X509CertificateGenerator,
 } from '@peculiar/x509';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
@@ -40,6 +42,8 @@ export interface ForgeOptions {
   readonly notBefore?: number;
   readonly notAfter?: number;
   readonly extra?: readonly Extension[];
+  /** Default: new ones. */
+  readonly keys?: CryptoKeyPair;
   readonly keyAlgorithm?: EcKeyGenParams | RsaHashedKeyGenParams;
   readonly signingAlgorithm?: EcdsaParams | { readonly name: string; readonly hash: string };
 }
@@ -59,7 +63,7 @@ function pem(label: string, der: ArrayBuffer): string {
 /** Signs whatever is asked for. Without options: a valid leaf for IDENTITY, self-signed. */
 export async function forge(options: ForgeOptions = {}): Promise<Forged> {
   const { issuer = null, subject = '', uris = [IDENTITY], otherNames = [], ca = false, extra = [] } = options;
-  const keys = (await crypto.subtle.generateKey(options.keyAlgorithm ?? P256, true, ['sign', 'verify'])) as CryptoKeyPair;
+  const keys = options.keys ?? ((await crypto.subtle.generateKey(options.keyAlgorithm ?? P256, true, ['sign', 'verify'])) as CryptoKeyPair);
   const extensions: Extension[] = [new BasicConstraintsExtension(ca, options.pathLength, true)];
   const keyUsage = options.keyUsage === undefined ? (ca ? KeyUsageFlags.keyCertSign : KeyUsageFlags.digitalSignature) : options.keyUsage;
   if (keyUsage !== null) extensions.push(new KeyUsagesExtension(keyUsage, true));
@@ -114,5 +118,40 @@ export function bundlesOf(roots: Readonly<Record<string, string>>): { bundle(tru
       const pem = roots[trustDomain];
       return pem === undefined ? null : { trustDomain, roots: pem, sequence: 1 };
     },
+  };
+}
+
+/** A PKCS#10 request, DER, that asks for whatever it likes. */
+export async function forgeRequest(options: Pick<ForgeOptions, 'subject' | 'uris' | 'ca' | 'keyAlgorithm'> = {}): Promise<Uint8Array> {
+  const keys = (await crypto.subtle.generateKey(options.keyAlgorithm ?? P256, true, ['sign', 'verify'])) as CryptoKeyPair;
+  const request = await Pkcs10CertificateRequestGenerator.create({
+    name: options.subject ?? '',
+    keys,
+    signingAlgorithm: { name: keys.privateKey.algorithm.name, hash: 'SHA-256' },
+    extensions: [
+      new SubjectAlternativeNameExtension((options.uris ?? []).map((value) => ({ type: 'url' as const, value }))),
+      new BasicConstraintsExtension(options.ca ?? false, undefined, true),
+    ],
+  });
+  return new Uint8Array(request.rawData);
+}
+
+/** The fields of a certificate as @peculiar/x509 reads them. */
+export function readWithLibrary(der: Uint8Array): object {
+  const certificate = new X509Certificate(new Uint8Array(der));
+  const usages = certificate.getExtension(ExtendedKeyUsageExtension)?.usages;
+  const constraints = certificate.getExtension(BasicConstraintsExtension);
+  return {
+    uris: (certificate.getExtension(SubjectAlternativeNameExtension)?.names.items ?? [])
+      .filter((name) => name.type === 'url')
+      .map((name) => name.value),
+    isCa: constraints?.ca ?? false,
+    pathLength: constraints?.pathLength ?? null,
+    keyUsage: certificate.getExtension(KeyUsagesExtension)?.usages ?? null,
+    extendedKeyUsage: usages === undefined ? null : Array.from(usages, String),
+    notBefore: certificate.notBefore.getTime(),
+    notAfter: certificate.notAfter.getTime(),
+    issuer: Buffer.from(certificate.issuerName.toArrayBuffer()).toString('hex'),
+    subject: Buffer.from(certificate.subjectName.toArrayBuffer()).toString('hex'),
   };
 }

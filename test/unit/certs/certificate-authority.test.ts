@@ -1,0 +1,416 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { BACKDATE_SECONDS, CertificateAuthority, type IssueRequest } from '../../../certs/certificate-authority.ts';
+import { KEY_USAGE, readCertificateFields } from '../../../certs/certificate-fields.ts';
+import { SvidVerifier } from '../../../certs/peer-verifier.ts';
+import { certificatesFromPem } from '../../../certs/pem.ts';
+import { createSigningRequest, type SigningRequest } from '../../../certs/signing-request.ts';
+import { bundlesOf, forge, forgeRequest, forgeRoot, IDENTITY, KeyUsageFlags, TRUST_DOMAIN } from './forge.ts';
+
+let home: string;
+let authority: CertificateAuthority;
+let request: SigningRequest;
+
+before(async () => {
+  home = await mkdtemp(join(tmpdir(), 'weft-certs-'));
+  authority = await CertificateAuthority.loadOrCreate({ directory: join(home, 'shared'), trustDomain: TRUST_DOMAIN });
+  request = await createSigningRequest(IDENTITY);
+});
+
+after(() => rm(home, { recursive: true, force: true }));
+
+function error(code: string, message?: RegExp): object {
+  return { code, ...(message === undefined ? {} : { message }) };
+}
+
+const given = (certificate: string, key: string, trustDomain = TRUST_DOMAIN): Promise<CertificateAuthority> =>
+  CertificateAuthority.fromPem({ certificate, key, trustDomain });
+
+const issueAndRead = async (options: Partial<IssueRequest> = {}, ca = authority, csr = request.csr) => {
+  const issued = await ca.issue(csr, { identity: IDENTITY, ttlSeconds: 60, ...options });
+  const [der] = certificatesFromPem(issued.certificateChain);
+  return { issued, fields: readCertificateFields(der as Uint8Array), certificate: new X509Certificate(der as Uint8Array) };
+};
+
+const issue = (options: Partial<IssueRequest>, csr = request.csr): Promise<unknown> =>
+  authority.issue(csr, { identity: IDENTITY, ttlSeconds: 60, ...options });
+
+describe('on its first start', () => {
+  test('it creates a root that follows the rules for signing certificates', () => {
+    const [der] = certificatesFromPem(authority.roots);
+    const fields = readCertificateFields(der as Uint8Array);
+    assert.equal(fields.isCa, true);
+    assert.equal(fields.keyUsageCritical, true);
+    assert.ok(((fields.keyUsage ?? 0) & KEY_USAGE.keyCertSign) !== 0);
+    assert.equal((fields.keyUsage ?? 0) & KEY_USAGE.digitalSignature, 0);
+    assert.deepEqual(
+      fields.uris.map((uri) => Buffer.from(uri).toString()),
+      ['spiffe://example.org'],
+    );
+    assert.equal(fields.subjectIsEmpty, false);
+    assert.equal(new X509Certificate(der as Uint8Array).publicKey.asymmetricKeyDetails?.namedCurve, 'prime256v1');
+  });
+
+  test('it keeps its key in a file of mode 0600 in a directory of mode 0700', async () => {
+    const directory = join(home, 'modes', 'deeper');
+    await CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN });
+    assert.equal((await stat(directory)).mode & 0o777, 0o700);
+    assert.deepEqual(await readdir(directory), ['ca.pem']);
+    assert.equal((await stat(join(directory, 'ca.pem'))).mode & 0o777, 0o600);
+  });
+
+  test('ten that start at once on one directory end with one authority', async () => {
+    const directory = join(home, 'race');
+    const all = await Promise.all(
+      Array.from({ length: 10 }, () => CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN })),
+    );
+    assert.equal(new Set(all.map((one) => one.roots)).size, 1);
+    assert.deepEqual(await readdir(directory), ['ca.pem']);
+  });
+
+  test('it refuses a directory that others may write to', async () => {
+    const directory = join(home, 'open');
+    await mkdir(directory);
+    await chmod(directory, 0o777);
+    await assert.rejects(
+      CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
+      error('WEFT_CERTS_DIRECTORY', /replace the key/),
+    );
+    assert.deepEqual(await readdir(directory), []);
+  });
+
+  test('it refuses a bad trust domain', async () => {
+    await assert.rejects(
+      CertificateAuthority.loadOrCreate({ directory: join(home, 'bad'), trustDomain: 'Example' }),
+      error('WEFT_IDENTITY_INVALID'),
+    );
+  });
+});
+
+describe('on a later start', () => {
+  test('it is the same authority', async () => {
+    const again = await CertificateAuthority.loadOrCreate({ directory: join(home, 'shared'), trustDomain: TRUST_DOMAIN });
+    assert.equal(again.roots, authority.roots);
+  });
+
+  for (const mode of [0o640, 0o604, 0o660]) {
+    test(`it refuses a key file of mode ${mode.toString(8)}`, async () => {
+      const directory = join(home, `mode-${mode}`);
+      await CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN });
+      await chmod(join(directory, 'ca.pem'), mode);
+      await assert.rejects(
+        CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
+        error('WEFT_CERTS_KEY_FILE', /group or others/),
+      );
+    });
+  }
+
+  test('it refuses a symbolic link in place of the key file', async () => {
+    const directory = join(home, 'link');
+    await mkdir(directory, { mode: 0o700 });
+    await symlink(join(home, 'shared', 'ca.pem'), join(directory, 'ca.pem'));
+    await assert.rejects(
+      CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
+      error('WEFT_CERTS_KEY_FILE', /symbolic link/),
+    );
+  });
+
+  test('it refuses a key file that is empty, and leaves it as it is', async () => {
+    const directory = join(home, 'empty');
+    await mkdir(directory, { mode: 0o700 });
+    await writeFile(join(directory, 'ca.pem'), '', { mode: 0o600 });
+    await assert.rejects(
+      CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
+      error('WEFT_CERTS_CA_INVALID', /no private key/),
+    );
+    assert.equal(await readFile(join(directory, 'ca.pem'), 'utf8'), '');
+  });
+
+  test('it refuses another trust domain than that of its root', async () => {
+    await assert.rejects(
+      CertificateAuthority.loadOrCreate({ directory: join(home, 'shared'), trustDomain: 'other.example' }),
+      error('WEFT_CERTS_CA_TRUST_DOMAIN', /example\.org, not other\.example/),
+    );
+  });
+
+  test('it refuses a root that has expired', async () => {
+    const directory = join(home, 'old');
+    const created = Date.now() - 7_200_000;
+    await CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN, rootTtlSeconds: 3600, now: () => created });
+    await assert.rejects(CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }), error('WEFT_CERTS_CA_EXPIRED'));
+  });
+});
+
+describe('a given authority', () => {
+  test('issues with its chain, and its SVIDs verify against the root alone', async () => {
+    const root = await forgeRoot();
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    const ca = await given(signer.pem + root.pem, signer.privateKey);
+    assert.equal(ca.roots, root.pem);
+    const { certificateChain } = await ca.issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 });
+    const chain = certificatesFromPem(certificateChain);
+    assert.equal(chain.length, 2);
+    assert.equal(new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem })).verify(chain).text, IDENTITY);
+  });
+
+  test('may have a P-384 key, in the older SEC1 form', async () => {
+    const root = await forgeRoot({
+      keyAlgorithm: { name: 'ECDSA', namedCurve: 'P-384' },
+      signingAlgorithm: { name: 'ECDSA', hash: 'SHA-384' },
+    });
+    const sec1 = createPrivateKey(root.privateKey).export({ type: 'sec1', format: 'pem' }).toString();
+    const { certificateChain } = await (await given(root.pem, sec1)).issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 });
+    assert.equal(new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem })).verify(certificatesFromPem(certificateChain)).text, IDENTITY);
+  });
+
+  test('made by OpenSSL with an unusual name keeps that name byte by byte', async () => {
+    const path = join(home, 'openssl');
+    await mkdir(path);
+    // utf8only with an escaped comma, an e-mail (IA5String) and two values in one set: what re-encoding would get wrong.
+    execFileSync(
+      'openssl',
+      [
+        ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-utf8', '-multivalue-rdn'],
+        ['-subj', '/C=DE/O=Fäden, GmbH+OU=x/CN=Weft \\+ Co/emailAddress=ca@example.org'],
+        ['-addext', 'keyUsage=critical,keyCertSign', '-keyout', join(path, 'key.pem'), '-out', join(path, 'ca.pem')],
+      ].flat(),
+      { stdio: 'ignore' },
+    );
+    const certificate = await readFile(join(path, 'ca.pem'), 'utf8');
+    const ca = await given(certificate, await readFile(join(path, 'key.pem'), 'utf8'));
+    const { certificateChain } = await ca.issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 });
+    assert.equal(new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: certificate })).verify(certificatesFromPem(certificateChain)).text, IDENTITY);
+  });
+
+  test('is refused when it is not a CA', async () => {
+    const leaf = await forge({ subject: 'CN=leaf', uris: [] });
+    await assert.rejects(given(leaf.pem, leaf.privateKey), error('WEFT_CERTS_CA_INVALID', /not a CA/));
+  });
+
+  test('is refused when it may not sign certificates', async () => {
+    const root = await forgeRoot({ keyUsage: KeyUsageFlags.digitalSignature });
+    await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_INVALID', /keyCertSign/));
+  });
+
+  test('is refused with the key of another', async () => {
+    await assert.rejects(given((await forgeRoot()).pem, (await forgeRoot()).privateKey), error('WEFT_CERTS_CA_INVALID', /does not belong/));
+  });
+
+  test('is refused when it has expired', async () => {
+    const root = await forgeRoot({ notAfter: Date.now() - 5000 });
+    await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_EXPIRED'));
+  });
+
+  test('is refused when it is not yet valid', async () => {
+    const root = await forgeRoot({ notBefore: Date.now() + 60_000 });
+    await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_INVALID', /not valid before/));
+  });
+
+  test('is refused with an RSA key', async () => {
+    const keyAlgorithm = { name: 'RSASSA-PKCS1-v1_5', modulusLength: 2048, publicExponent: Uint8Array.of(1, 0, 1), hash: 'SHA-256' };
+    const root = await forgeRoot({ keyAlgorithm, signingAlgorithm: { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' } });
+    await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_INVALID', /type rsa, not EC/));
+  });
+
+  test('is refused with an encrypted key', async () => {
+    const root = await forgeRoot();
+    const key = createPrivateKey(root.privateKey).export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: 'x' });
+    await assert.rejects(given(root.pem, key.toString()), error('WEFT_CERTS_CA_INVALID', /key cannot be read/));
+  });
+
+  test('is refused when an intermediate comes without the certificates above it', async () => {
+    const root = await forgeRoot();
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    await assert.rejects(given(signer.pem, signer.privateKey), error('WEFT_CERTS_CA_INVALID', /issuer is missing/));
+  });
+
+  test('is refused when its chain is out of order', async () => {
+    const root = await forgeRoot();
+    const stranger = await forgeRoot({ subject: 'CN=stranger' });
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    await assert.rejects(given(signer.pem + stranger.pem, signer.privateKey), error('WEFT_CERTS_CA_INVALID', /not signed by the next/));
+  });
+
+  test('is refused when its SPIFFE ID has a path', async () => {
+    const root = await forgeRoot({ uris: ['spiffe://example.org/ca'] });
+    await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_INVALID', /has a path/));
+  });
+
+  test('is refused when nobody says for which trust domain it is', async () => {
+    const root = await forgeRoot({ uris: [] });
+    await assert.rejects(
+      CertificateAuthority.fromPem({ certificate: root.pem, key: root.privateKey }),
+      error('WEFT_CERTS_CA_TRUST_DOMAIN'),
+    );
+  });
+
+  test('is refused when the PEM text holds no certificate', async () => {
+    await assert.rejects(given('hello', (await forgeRoot()).privateKey), error('WEFT_CERTS_CA_INVALID', /no certificate/));
+  });
+});
+
+describe('an issued SVID', () => {
+  test('follows every issuer rule of X509-SVID.md', async () => {
+    const { fields } = await issueAndRead();
+    assert.deepEqual(
+      fields.uris.map((uri) => Buffer.from(uri).toString()),
+      [IDENTITY],
+    );
+    assert.equal(fields.subjectIsEmpty, true);
+    assert.equal(fields.subjectAltNameCritical, true);
+    assert.equal(fields.isCa, false);
+    assert.equal(fields.keyUsage, KEY_USAGE.digitalSignature);
+    assert.equal(fields.keyUsageCritical, true);
+    assert.deepEqual(fields.extendedKeyUsage, ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2']);
+  });
+
+  test('has the key of the request', async () => {
+    assert.equal((await issueAndRead()).certificate.checkPrivateKey(createPrivateKey(request.privateKey)), true);
+  });
+
+  test('passes OpenSSL in strict mode', async () => {
+    const path = join(home, 'strict');
+    await mkdir(path);
+    await writeFile(join(path, 'root.pem'), authority.roots);
+    await writeFile(join(path, 'leaf.pem'), (await issueAndRead()).issued.certificateChain);
+    for (const purpose of ['sslserver', 'sslclient']) {
+      const said = execFileSync('openssl', [
+        'verify',
+        '-x509_strict',
+        '-purpose',
+        purpose,
+        '-CAfile',
+        join(path, 'root.pem'),
+        join(path, 'leaf.pem'),
+      ]);
+      assert.match(said.toString(), /: OK/);
+    }
+  });
+
+  test('is valid from a little before now to the time asked for', async () => {
+    const before = Date.now();
+    const { issued, fields } = await issueAndRead({ ttlSeconds: 3600 });
+    assert.equal(fields.notBefore, issued.notBefore);
+    assert.equal(fields.notAfter, issued.notAfter);
+    assert.ok(Math.abs(fields.notBefore - (before - BACKDATE_SECONDS * 1000)) < 3000);
+    assert.ok(Math.abs(fields.notAfter - (before + 3_600_000)) < 3000);
+  });
+
+  test('never outlives any certificate of its authority', async () => {
+    const root = await forgeRoot({ notAfter: Date.now() + 50_000 });
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true, notAfter: Date.now() + 90_000 });
+    const ca = await CertificateAuthority.fromPem({
+      certificate: signer.pem + root.pem,
+      key: signer.privateKey,
+      trustDomain: TRUST_DOMAIN,
+    });
+    const { fields } = await issueAndRead({ ttlSeconds: 3600 }, ca);
+    assert.equal(fields.notAfter, ca.notAfter);
+    assert.ok(fields.notAfter <= Date.now() + 50_000);
+  });
+
+  test('has a positive serial number of 16 bytes, never the same twice', async () => {
+    const serials = await Promise.all(Array.from({ length: 20 }, async () => (await issueAndRead()).certificate.serialNumber));
+    assert.equal(new Set(serials).size, 20);
+    for (const serial of serials) assert.match(serial, /^[4-7][0-9A-F]{31}$/);
+  });
+
+  test('ignores everything in the request but its key', async () => {
+    const csr = await forgeRequest({ subject: 'CN=admin', uris: ['spiffe://example.org/ns/kube-system/sa/admin'], ca: true });
+    const { fields } = await issueAndRead({}, authority, csr);
+    assert.deepEqual(
+      fields.uris.map((uri) => Buffer.from(uri).toString()),
+      [IDENTITY],
+    );
+    assert.equal(fields.subjectIsEmpty, true);
+    assert.equal(fields.isCa, false);
+  });
+
+  test('carries the DNS names that were asked for', async () => {
+    const { certificate } = await issueAndRead({ dns: ['cart.shop.svc', 'cart'] });
+    assert.equal(certificate.subjectAltName, `URI:${IDENTITY}, DNS:cart.shop.svc, DNS:cart`);
+  });
+
+  test('may have an ID of 2048 bytes and no longer one', async () => {
+    const longest = `spiffe://example.org/${'a'.repeat(2027)}`;
+    assert.equal(Buffer.from((await issueAndRead({ identity: longest })).fields.uris[0] as Uint8Array).toString(), longest);
+    await assert.rejects(issueAndRead({ identity: `${longest}a` }), error('WEFT_IDENTITY_INVALID'));
+  });
+});
+
+describe('the authority refuses to issue', () => {
+  test('for another trust domain', async () => {
+    await assert.rejects(issue({ identity: 'spiffe://other.example/ns/a/sa/b' }), error('WEFT_CERTS_IDENTITY_REFUSED', /outside/));
+  });
+
+  test('for the trust domain itself', async () => {
+    await assert.rejects(issue({ identity: 'spiffe://example.org' }), error('WEFT_CERTS_IDENTITY_REFUSED', /not a workload/));
+  });
+
+  test('for what is no SPIFFE ID', async () => {
+    await assert.rejects(issue({ identity: 'spiffe://example.org/ns/../sa/b' }), error('WEFT_IDENTITY_INVALID'));
+  });
+
+  test('for a request that is not signed by its own key', async () => {
+    const csr = Uint8Array.from(request.csr);
+    // The last byte of the signature's second number.
+    csr[csr.length - 1] = (csr.at(-1) as number) ^ 1;
+    await assert.rejects(issue({}, csr), error('WEFT_CERTS_CSR', /not signed/));
+  });
+
+  test('for a request whose key was exchanged', async () => {
+    const other = await createSigningRequest(IDENTITY);
+    const at = Buffer.from(request.csr).indexOf(Buffer.from('034200', 'hex'));
+    const otherAt = Buffer.from(other.csr).indexOf(Buffer.from('034200', 'hex'));
+    const csr = Buffer.from(request.csr);
+    csr.set(other.csr.subarray(otherAt, otherAt + 68), at);
+    await assert.rejects(issue({}, csr), error('WEFT_CERTS_CSR', /not signed/));
+  });
+
+  test('for bytes that are no request', async () => {
+    for (const csr of [new Uint8Array(), Uint8Array.of(0x30, 0), Buffer.from('hello'), new Uint8Array(20_000)])
+      await assert.rejects(issue({}, csr), error('WEFT_CERTS_CSR'));
+  });
+
+  test('for an RSA key of 1024 bits', async () => {
+    const keyAlgorithm = { name: 'RSASSA-PKCS1-v1_5', modulusLength: 1024, publicExponent: Uint8Array.of(1, 0, 1), hash: 'SHA-256' };
+    await assert.rejects(issue({}, await forgeRequest({ keyAlgorithm })), error('WEFT_CERTS_WEAK_KEY'));
+  });
+
+  test('for a life that is no life', async () => {
+    for (const ttlSeconds of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 91 * 24 * 3600])
+      await assert.rejects(issue({ ttlSeconds }), error('WEFT_CERTS_TTL'));
+  });
+
+  test('for what is no DNS name', async () => {
+    for (const name of ['', 'A.example', 'a b', '*.example', 'a..b', '-a', 'a'.repeat(64), 'a\0b'])
+      await assert.rejects(issue({ dns: [name] }), error('WEFT_CERTS_DNS_NAME'));
+  });
+
+  test('once it has expired itself', async () => {
+    let now = Date.now();
+    const ca = await CertificateAuthority.loadOrCreate({
+      directory: join(home, 'short'),
+      trustDomain: TRUST_DOMAIN,
+      rootTtlSeconds: 60,
+      now: () => now,
+    });
+    now += 61_000;
+    await assert.rejects(ca.issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 }), error('WEFT_CERTS_CA_EXPIRED'));
+  });
+});
+
+test('an error never shows the key', async () => {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  const broken = key.replace('PRIVATE KEY', 'PRIVAT KEY');
+  await assert.rejects(CertificateAuthority.fromPem({ certificate: (await forgeRoot()).pem, key: broken }), (thrown: Error) => {
+    assert.ok(!JSON.stringify([thrown.message, thrown.stack, String(thrown.cause)]).includes(key.slice(40, 80)));
+    return true;
+  });
+});
