@@ -1,0 +1,36 @@
+/** What one node agent is started with. `weft agent` makes it from flags; tests and the lab make their own. All paths are absolute. */
+export interface AgentOptions {
+  /** The watched directory of YAML. */
+  readonly configDirectory: string;
+  /** Which workloads are local: those whose `spec.node` says this name. */
+  readonly nodeName: string;
+  readonly trustDomain: string;
+  /** Survives restarts and upgrades. */
+  readonly stateDirectory: string;
+  /** Holds the admin socket. */
+  readonly runDirectory: string;
+  /** Where kernel objects are pinned. */
+  readonly bpfDirectory: string;
+  /** The cgroup v2 directory that the hooks are attached to: the root of the hierarchy, or the part of it that is this node. */
+  readonly cgroupRoot: string;
+  /** `directory`: loaded from there, or created at the first start. `given`: PEM files of the operator's own. */
+  readonly certificateAuthority:
+    | { readonly kind: 'directory'; readonly directory: string }
+    | { readonly kind: 'given'; readonly certificateFile: string; readonly keyFile: string };
+  readonly svidTtlSeconds: number;
+  /** Proxy threads, at least 1. */
+  readonly workers: number;
+  /** Where Prometheus may scrape over TCP; null: only through the admin socket. */
+  readonly metrics: { readonly host: string; readonly port: number } | null;
+  readonly accessLog: { readonly kind: 'stdout' } | { readonly kind: 'file'; readonly path: string } | { readonly kind: 'off' };
+  /** One of LOG_LEVELS in log.ts. */
+  readonly logLevel: string;
+  /** How long drain() lets connections finish. */
+  readonly drainTimeoutMs: number;
+  /** Whether refusals carry `x-weft-denied-by`. */
+  readonly deniedByHeader: boolean;
+  /** The namespace whose policies hold for the whole mesh (Istio's root namespace). */
+  readonly rootNamespace: string;
+  /** Entries of the per-connection kernel maps; null: as the objects have it. */
+  readonly maxConnections: number | null;
+}
