@@ -73,7 +73,6 @@ const LIBBPF = {
   bpf_program__set_autoload: { arguments: ['pointer', 'u8'], return: 'i32' },
   bpf_program__set_log_buf: { arguments: ['pointer', 'pointer', 'u64'], return: 'i32' },
   bpf_program__type: { arguments: ['pointer'], return: 'i32' },
-  libbpf_probe_bpf_helper: { arguments: ['i32', 'i32', 'pointer'], return: 'i32' },
   libbpf_probe_bpf_map_type: { arguments: ['i32', 'pointer'], return: 'i32' },
   libbpf_probe_bpf_prog_type: { arguments: ['i32', 'pointer'], return: 'i32' },
   libbpf_set_print: { arguments: ['pointer'], return: 'pointer' },

@@ -46,3 +46,8 @@ export { type LinkInfo, type MapInfo, type ProgramInfo } from './object-info.ts'
 export { duplicateFd, OwnedFd, openOwnedFds, traceOwnedFds } from './owned-fd.ts';
 export { type PinOptions, unpin } from './pin.ts';
 export { possibleCpuCount } from './possible-cpus.ts';
+export { effectiveCapabilities, type Feature, features, Helper, libbpfVersion } from './features.ts';
+export { findBpfFilesystems, findCgroup2, type Mount, parseMountInfo, readMounts } from './mounts.ts';
+export { RingBuffer, type RingBufferOptions } from './ring-buffer.ts';
+export { DescriptorPoll } from './descriptor-poll.ts';
+export { hasHelper } from './helper-probe.ts';
