@@ -72,11 +72,12 @@ export interface IdentitySource {
   onChange(listener: () => void): () => void;
 }
 
-/** Checks a peer certificate after the TLS layer has checked its chain to the union of roots. */
+/** Checks a peer's certificates, whatever the TLS layer has checked before. */
 export interface PeerVerifier {
   /**
    * X509-SVID.md section 5.2 on DER certificates, leaf first: exactly one URI SAN, workload path, key usages, validity, and a chain
-   * that ends in a root of the leaf's own trust domain.
+   * that ends in a root of the leaf's own trust domain. On a resumed session Node shows a server the peer's leaf, and a client nothing:
+   * a client that resumes must keep the chain beside the session, and verify that again.
    * @throws IdentityError WEFT_IDENTITY_PEER_* with the reason
    */
   verify(chain: readonly Uint8Array[]): SpiffeId;
