@@ -1,3 +1,4 @@
+import { errorText } from '../model/errors.ts';
 import type { Metadata, Resource } from '../model/resources.ts';
 import type { ConfigProblem, ConfigProblemCode, FieldPath } from './config-problem.ts';
 import { fieldText, quote } from './config-problem.ts';
@@ -66,13 +67,18 @@ export function* parseInSteps(content: string | Uint8Array, file: string): Gener
   const text = decode(content, problems);
   if (text === null) return { resources, problems: problems.finish() };
   const seen = new Map<string, number>();
-  for (const document of readYaml(text, problems)) {
-    yield;
-    if (document === null) continue;
-    for (const entry of entriesOf(document, problems)) {
-      const resource = readResource(document, entry, problems);
-      if (resource !== null && isFirst(resource, seen, document, entry.base, problems)) resources.push(resource);
+  try {
+    for (const document of readYaml(text, problems)) {
+      yield;
+      if (document === null) continue;
+      for (const entry of entriesOf(document, problems)) {
+        const resource = readResource(document, entry, problems);
+        if (resource !== null && isFirst(resource, seen, document, entry.base, problems)) resources.push(resource);
+      }
     }
+  } catch (error) {
+    // A mistake of ours or of the YAML library must cost this file only.
+    problems.add('WEFT_CONFIG_YAML', 0, 0, '', `reading the file failed: ${errorText(error)}`, 'report this as a bug, with the file');
   }
   return { resources, problems: problems.finish() };
 }
@@ -121,7 +127,7 @@ type Report = (path: FieldPath, message: string, nextStep: string, code?: Config
 function reporter(document: YamlDocument, base: FieldPath, problems: ProblemList): Report {
   return (path, message, nextStep, code = 'WEFT_CONFIG_INVALID_VALUE') => {
     const full = [...base, ...path];
-    const { line, column } = document.locate(full);
+    const { line, column } = document.locate(full, code === 'WEFT_CONFIG_UNKNOWN_FIELD');
     problems.add(code, line, column, fieldText(full), message, nextStep);
   };
 }

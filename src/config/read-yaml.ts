@@ -15,8 +15,11 @@ export interface Position {
 export interface YamlDocument {
   /** Objects, arrays, strings, numbers, booleans and null. An aliased value is one shared object. */
   readonly value: unknown;
-  /** Where the value of a path is written; of the nearest value around it when there is none. A mapping's entry is placed at its key. */
-  locate(path: FieldPath): Position;
+  /**
+   * Where a path is written: a plain value at the value, everything else at its key. What is not there is placed at the nearest thing around it.
+   * @param atKey the key in any case
+   */
+  locate(path: FieldPath, atKey?: boolean): Position;
 }
 
 /** Tokens between two chances for the caller to do something else. */
@@ -149,7 +152,7 @@ function* convert(document: Document.Parsed, lines: LineCounter, problems: Probl
   const value = conversion.value(document.contents, 1, []);
   if (problems.count > before) return;
   const { contents } = document;
-  yield { value, locate: (path) => conversion.locate(contents, path) };
+  yield { value, locate: (path, atKey) => conversion.locate(contents, path, atKey) };
 }
 
 function isEmptyScalar(node: unknown): boolean {
@@ -296,17 +299,18 @@ class Conversion {
     return anchor.result.value;
   }
 
-  locate(root: unknown, path: FieldPath): Position {
+  locate(root: unknown, path: FieldPath, atKey = false): Position {
     let node = root;
     let offset = offsetOf(root);
-    for (const segment of path) {
+    for (const [depth, segment] of path.entries()) {
       while (isAlias(node)) node = this.#targets.get(node);
       if (isMap(node)) {
         const pair = node.items.find((item) => keyOf(item) === segment);
         if (pair === undefined) break;
         node = pair.value;
         // A list or mapping starts on a later line than its key; a plain value is the thing to point at.
-        offset = offsetOf(isScalar(node) ? node : pair.key);
+        const keep = atKey && depth === path.length - 1;
+        offset = offsetOf(isScalar(node) && !keep ? node : pair.key);
       } else if (isSeq(node) && typeof segment === 'number' && segment < node.items.length) {
         node = node.items[segment];
         offset = offsetOf(node);
