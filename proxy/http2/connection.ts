@@ -105,6 +105,11 @@ const KEEPALIVE_PAYLOAD = Buffer.from('weftping', 'latin1');
 const DRAIN_PAYLOAD = Buffer.from('weftdone', 'latin1');
 const LARGEST_STREAM_ID = 0x7fffffff;
 
+/** A peer's words, fit for a log line. */
+function printable(text: string): string {
+  return text.replaceAll(/[^ -~]/g, '?').slice(0, 200);
+}
+
 /**
  * One HTTP/2 connection (RFC 9113) over any byte stream, as client or server.
  *
@@ -138,6 +143,8 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
   /** Highest stream the peer was told we answer, after GOAWAY. */
   #goawaySent = -1;
   #goawayReceived = false;
+  /** Why the peer said it goes away, if it complained. */
+  #peerReason = '';
   #block: Buffer[] = [];
   #blockBytes = 0;
   #continuations = 0;
@@ -283,7 +290,9 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
   #finishIfIdle(): void {
     if (this.#streams.size > 0) return;
     const done = this.#state === 'draining' && (this.isClient || this.#goawaySent !== -1);
-    if (done || this.#goawayReceived) setImmediate(() => this.#streams.size === 0 && this.#stop(ErrorCode.noError, null));
+    if (done || this.#goawayReceived) {
+      setImmediate(() => this.#streams.size === 0 && this.#stop(ErrorCode.noError, this.#peerReason === '' ? null : this.#lost(null)));
+    }
   }
 
   /** The one way out. */
@@ -397,16 +406,12 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
 
   #lost(cause: Error | null): Error | null {
     // Closing an idle connection is everybody's right.
-    if (cause === null && this.#streams.size === 0 && this.#state !== 'starting') return null;
-    return new Http2Error(
-      'WEFT_HTTP2_CONNECTION_LOST',
-      ErrorCode.connectError,
-      `the connection was lost${cause === null ? '' : `: ${cause.message}`}`,
-      {
-        cause,
-        nextStep: 'look at the peer: it closed the connection, or the network did',
-      },
-    );
+    if (cause === null && this.#streams.size === 0 && this.#state !== 'starting' && this.#peerReason === '') return null;
+    const why = this.#peerReason === '' ? (cause?.message ?? '') : this.#peerReason;
+    return new Http2Error('WEFT_HTTP2_CONNECTION_LOST', ErrorCode.connectError, `the connection was lost${why === '' ? '' : `: ${why}`}`, {
+      cause,
+      nextStep: 'look at the peer: it closed the connection, or the network did',
+    });
   }
 
   // Sending.
@@ -639,15 +644,16 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
     this.#spend('ignored');
   }
 
-  onGoaway(lastStreamId: number, code: number): void {
+  onGoaway(lastStreamId: number, code: number, debug: string): void {
     this.#needSettings();
     this.#spend('GOAWAY');
+    if (code !== ErrorCode.noError) this.#peerReason = `GOAWAY with ${errorCodeName(code)}${debug === '' ? '' : `, ${printable(debug)}`}`;
     const first = !this.#goawayReceived;
     this.#goawayReceived = true;
     if (this.isClient) {
       // RFC 9113 section 6.8: streams above the last were not processed, and may be tried elsewhere.
       for (const stream of this.#streams.values()) {
-        if (stream.id > lastStreamId) stream.receiveReset(ErrorCode.refusedStream);
+        if (stream.id > lastStreamId) stream.receiveReset(ErrorCode.refusedStream, this.#peerReason);
       }
     }
     if (first) this.#handler.onGoaway?.(code);

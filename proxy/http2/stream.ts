@@ -81,6 +81,12 @@ export class Http2Stream implements ByteStream {
     if (this.#closeScheduled) setImmediate(tellClosed, this);
   }
 
+  /** Takes the handler away: whoever attaches next is told what is still to come, the close included. */
+  detach(): void {
+    this.#handler = NOBODY;
+    this.#closeTold = false;
+  }
+
   /** Server: sends a response head, also an informational one. Call it once with a final status before writing. */
   respond(fields: readonly string[], endStream = false): void {
     if (this.destroyed || this.#ending) return;
@@ -252,11 +258,11 @@ export class Http2Stream implements ByteStream {
   }
 
   /** @internal RST_STREAM came. What was complete before it is still delivered. */
-  receiveReset(code: number): void {
+  receiveReset(code: number, reason = ''): void {
     const error = new Http2Error(
       code === ErrorCode.refusedStream ? 'WEFT_HTTP2_STREAM_REFUSED' : 'WEFT_HTTP2_STREAM_RESET',
       code,
-      `the peer reset stream ${this.id} with ${errorCodeName(code)}`,
+      `the peer reset stream ${this.id} with ${errorCodeName(code)}${reason === '' ? '' : `: ${reason}`}`,
       { nextStep: 'look for the reason in the peer’s log' },
     );
     if (this.#farEnded && !this.#endTold) {

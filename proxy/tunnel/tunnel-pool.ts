@@ -1,0 +1,360 @@
+import type { SecureContext } from 'node:tls';
+import type { ByteStream } from '../../src/model/byte-stream.ts';
+import type { Dialer, PeerVerifier, TlsContexts } from '../../src/model/data-plane.ts';
+import { errorText } from '../../src/model/errors.ts';
+import type { LifecycleState } from '../../src/model/lifecycle.ts';
+import { TunnelClient } from './tunnel-client.ts';
+import type { TunnelClientLimits, TunnelConnectionStats } from './tunnel-client.ts';
+import { TunnelError } from './tunnel-error.ts';
+
+/** One tunnelled connection that somebody wants. */
+export interface TunnelRequest {
+  /** The local workload in whose network namespace the tunnel is dialled. */
+  readonly sourceWorkloadId: number;
+  /** SPIFFE ID text shown to the peer. */
+  readonly sourceIdentity: string;
+  /** The pod's IP address. */
+  readonly destinationAddress: string;
+  /** SPIFFE ID texts; the peer must be one of them. */
+  readonly expectedIdentities: readonly string[];
+  /** What the peer shall connect to: `ip:port`, `[ipv6]:port` or `host:port`. */
+  readonly authority: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** Milliseconds and numbers. */
+export interface TunnelPoolLimits {
+  /** A connection without streams is released after this. */
+  readonly idleMs: number;
+  /** Wait for a first SVID of the source. */
+  readonly identityTimeoutMs: number;
+  /** Connections for one pair of source and destination. */
+  readonly maxConnectionsPerKey: number;
+  /** How long streams of a retired connection (rotated SVID) may go on. */
+  readonly retireDeadlineMs: number;
+  /** After this many failures in a row the pool answers for the destination, without dialling, for `backoffMs`, doubled up to `maxBackoffMs`. */
+  readonly failuresBeforeBackoff: number;
+  readonly backoffMs: number;
+  readonly maxBackoffMs: number;
+  /** Default 15008. */
+  readonly port: number;
+  readonly client: Partial<TunnelClientLimits>;
+}
+
+export const DEFAULT_POOL_LIMITS: TunnelPoolLimits = {
+  idleMs: 300_000,
+  identityTimeoutMs: 5000,
+  maxConnectionsPerKey: 256,
+  retireDeadlineMs: 2 ** 31 - 1,
+  failuresBeforeBackoff: 5,
+  backoffMs: 100,
+  maxBackoffMs: 1000,
+  port: 15008,
+  client: {},
+};
+
+export interface TunnelPoolOptions {
+  readonly dialer: Dialer;
+  readonly contexts: TlsContexts;
+  readonly verifier: PeerVerifier;
+  readonly limits?: Partial<TunnelPoolLimits>;
+}
+
+export interface TunnelPoolStats {
+  readonly state: LifecycleState;
+  readonly handshakes: number;
+  readonly failures: number;
+  readonly openedStreams: number;
+  /** Streams on a connection that was there already. */
+  readonly reused: number;
+  readonly tunnels: readonly {
+    readonly sourceWorkloadId: number;
+    readonly sourceIdentity: string;
+    readonly destinationAddress: string;
+    readonly expectedIdentities: readonly string[];
+    readonly failuresInARow: number;
+    readonly connections: readonly TunnelConnectionStats[];
+  }[];
+}
+
+/** An open that fails because its connection filled up or went away under it is tried again on another, this often. */
+const ATTEMPTS = 4;
+
+/** The connections of one (source workload, identity, destination, expected identities). */
+interface Group {
+  readonly key: string;
+  readonly request: TunnelRequest;
+  /** Take new streams, as long as they have room and the SVID is theirs. */
+  readonly usable: Set<TunnelClient>;
+  /** Finish what they have. */
+  readonly retired: Set<TunnelClient>;
+  /** The handshake under way: whoever needs a connection waits for it. */
+  starting: TunnelClient | null;
+  failures: number;
+  retryAt: number;
+  lastError: TunnelError | null;
+}
+
+/**
+ * The tunnels of one worker thread. One connection carries the streams of a pair of pods until it is full; connections are never shared
+ * between source workloads, identities or destinations, so that no peer sees another's identity.
+ *
+ * Invariant: a connection gets new streams only while it is in `usable`, its SVID is the current one, and the peer sent no GOAWAY.
+ */
+export class TunnelPool {
+  readonly #options: TunnelPoolOptions;
+  readonly #limits: TunnelPoolLimits;
+  readonly #groups = new Map<string, Group>();
+  readonly #idleTimers = new Map<TunnelClient, NodeJS.Timeout>();
+  #state: LifecycleState = 'running';
+  #handshakes = 0;
+  #failures = 0;
+  #opened = 0;
+  #reused = 0;
+  #waiters: (() => void)[] = [];
+
+  constructor(options: TunnelPoolOptions) {
+    this.#options = options;
+    this.#limits = { ...DEFAULT_POOL_LIMITS, ...options.limits };
+  }
+
+  /**
+   * Opens a tunnelled connection; the stream is paused. Concurrent first opens share one handshake.
+   * @throws TunnelError WEFT_TUNNEL_*: see TunnelClient.open; and WEFT_TUNNEL_BACKOFF, WEFT_TUNNEL_LIMIT, WEFT_TUNNEL_CLOSED
+   * @throws IdentityError WEFT_IDENTITY_UNAVAILABLE when the source has no SVID
+   */
+  async open(request: TunnelRequest): Promise<ByteStream> {
+    let last: unknown = null;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      this.#checkRunning();
+      const context =
+        this.#options.contexts.context(request.sourceIdentity) ??
+        (await this.#options.contexts.wait(request.sourceIdentity, this.#limits.identityTimeoutMs));
+      const client = await this.#connection(request, context);
+      try {
+        const stream = await client.open(request.authority, request.headers ?? {});
+        this.#opened++;
+        return stream;
+      } catch (error) {
+        // Only what the peer has certainly not begun may be tried again.
+        if (!(error instanceof TunnelError) || error.code !== 'WEFT_TUNNEL_BUSY') throw error;
+        last = error;
+      }
+    }
+    throw last;
+  }
+
+  #checkRunning(): void {
+    if (this.#state !== 'running') throw new TunnelError('WEFT_TUNNEL_CLOSED', 'this node takes no new connections: it is shutting down');
+  }
+
+  /** A connection with room for a stream, in the turn in which it resolves. */
+  async #connection(request: TunnelRequest, context: SecureContext): Promise<TunnelClient> {
+    const group = this.#group(request);
+    for (;;) {
+      const found = this.#findRoom(group, context);
+      if (found !== null) return found;
+      this.#checkRunning();
+      const starting = group.starting;
+      if (starting === null || starting.context !== context) {
+        const client = this.#start(group, context);
+        await client.ready;
+        if (client.availableStreams > 0) return client;
+      } else {
+        await starting.ready;
+      }
+    }
+  }
+
+  #group(request: TunnelRequest): Group {
+    const expected =
+      request.expectedIdentities.length === 1 ? (request.expectedIdentities[0] as string) : request.expectedIdentities.toSorted().join(' ');
+    const key = `${request.sourceWorkloadId} ${request.sourceIdentity} ${request.destinationAddress} ${expected}`;
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      group = { key, request, usable: new Set(), retired: new Set(), starting: null, failures: 0, retryAt: 0, lastError: null };
+      this.#groups.set(key, group);
+    }
+    return group;
+  }
+
+  #findRoom(group: Group, context: SecureContext): TunnelClient | null {
+    for (const client of group.usable) {
+      if (client.context !== context) {
+        this.#retire(group, client);
+        client.drain(this.#limits.retireDeadlineMs);
+      } else if (client.availableStreams > 0) {
+        this.#clearIdle(client);
+        this.#reused++;
+        return client;
+      }
+    }
+    return null;
+  }
+
+  #start(group: Group, context: SecureContext): TunnelClient {
+    if (Date.now() < group.retryAt) {
+      const last = group.lastError;
+      throw new TunnelError(
+        'WEFT_TUNNEL_BACKOFF',
+        `not tried again yet after ${group.failures} failures: ${last === null ? 'unknown' : last.message}`,
+        {
+          cause: last?.cause ?? last ?? undefined,
+          nextStep: last?.nextStep ?? 'look at the failures before this one',
+        },
+      );
+    }
+    if (group.usable.size + group.retired.size >= this.#limits.maxConnectionsPerKey) {
+      this.#forgetIfEmpty(group);
+      throw new TunnelError(
+        'WEFT_TUNNEL_LIMIT',
+        `${group.usable.size + group.retired.size} connections to ${group.request.destinationAddress} are in use`,
+        {
+          nextStep: 'find out why the source opens so many connections to one pod',
+        },
+      );
+    }
+    this.#handshakes++;
+    const client: TunnelClient = new TunnelClient({
+      dialer: this.#options.dialer,
+      verifier: this.#options.verifier,
+      context,
+      sourceWorkloadId: group.request.sourceWorkloadId,
+      destinationAddress: group.request.destinationAddress,
+      port: this.#limits.port,
+      expectedIdentities: group.request.expectedIdentities,
+      limits: this.#limits.client,
+      onRetired: () => this.#retire(group, client),
+      onStreamClosed: () => this.#armIdle(group, client),
+      onClosed: () => setImmediate(() => this.#closed(group, client)),
+    });
+    group.starting = client;
+    client.ready.then(
+      () => {
+        if (group.starting === client) group.starting = null;
+        group.failures = 0;
+        group.lastError = null;
+        if (this.#state === 'running') {
+          group.usable.add(client);
+          this.#armIdle(group, client);
+        } else {
+          client.destroy();
+        }
+      },
+      (error: unknown) => {
+        if (group.starting === client) group.starting = null;
+        this.#failures++;
+        group.failures++;
+        group.lastError = error instanceof TunnelError ? error : new TunnelError('WEFT_TUNNEL_DIAL', errorText(error), { cause: error });
+        const beyond = group.failures - this.#limits.failuresBeforeBackoff;
+        if (beyond >= 0)
+          group.retryAt = Date.now() + Math.min(this.#limits.maxBackoffMs, this.#limits.backoffMs * 2 ** Math.min(beyond, 20));
+      },
+    );
+    return client;
+  }
+
+  #retire(group: Group, client: TunnelClient): void {
+    if (!group.usable.delete(client)) return;
+    this.#clearIdle(client);
+    group.retired.add(client);
+  }
+
+  #closed(group: Group, client: TunnelClient): void {
+    group.usable.delete(client);
+    group.retired.delete(client);
+    this.#clearIdle(client);
+    this.#forgetIfEmpty(group);
+    this.#checkDrained();
+  }
+
+  #forgetIfEmpty(group: Group): void {
+    if (group.usable.size > 0 || group.retired.size > 0 || group.starting !== null) return;
+    // A backoff must outlive its failed connection; it is dropped when it has passed.
+    const wait = group.retryAt - Date.now();
+    if (wait > 0) setTimeout(() => this.#forgetIfEmpty(group), wait + 1000).unref();
+    else if (group.failures === 0 || wait < -1000 || this.#state !== 'running') this.#groups.delete(group.key);
+    else setTimeout(() => this.#forgetIfEmpty(group), 2000).unref();
+  }
+
+  #armIdle(group: Group, client: TunnelClient): void {
+    if (client.activeStreams > 0 || !group.usable.has(client)) return;
+    this.#clearIdle(client);
+    const timer = setTimeout(() => {
+      if (client.activeStreams > 0) return;
+      this.#retire(group, client);
+      client.drain(1000);
+    }, this.#limits.idleMs);
+    this.#idleTimers.set(client, timer.unref());
+  }
+
+  #clearIdle(client: TunnelClient): void {
+    const timer = this.#idleTimers.get(client);
+    if (timer === undefined) return;
+    clearTimeout(timer);
+    this.#idleTimers.delete(client);
+  }
+
+  /** For the admin endpoint. */
+  stats(): TunnelPoolStats {
+    return {
+      state: this.#state,
+      handshakes: this.#handshakes,
+      failures: this.#failures,
+      openedStreams: this.#opened,
+      reused: this.#reused,
+      tunnels: [...this.#groups.values()].map((group) => ({
+        sourceWorkloadId: group.request.sourceWorkloadId,
+        sourceIdentity: group.request.sourceIdentity,
+        destinationAddress: group.request.destinationAddress,
+        expectedIdentities: group.request.expectedIdentities,
+        failuresInARow: group.failures,
+        connections: this.#clients(group).map((client) => client.stats()),
+      })),
+    };
+  }
+
+  #clients(group: Group): TunnelClient[] {
+    const clients = [...group.usable, ...group.retired];
+    if (group.starting !== null) clients.push(group.starting);
+    return clients;
+  }
+
+  /** Ends the tunnels of one workload: its network namespace is gone. */
+  dropWorkload(workloadId: number, error?: Error): void {
+    for (const group of this.#groups.values()) {
+      if (group.request.sourceWorkloadId !== workloadId) continue;
+      for (const client of this.#clients(group)) client.destroy(error);
+    }
+  }
+
+  /** No new streams; resolves when all connections have closed, at the latest after the deadline. */
+  drain(deadlineMs: number): Promise<void> {
+    if (this.#state === 'stopped') return Promise.resolve();
+    this.#state = 'draining';
+    for (const group of this.#groups.values()) for (const client of this.#clients(group)) client.drain(deadlineMs);
+    return new Promise((resolve) => {
+      this.#waiters.push(resolve);
+      this.#checkDrained();
+    });
+  }
+
+  #checkDrained(): void {
+    if (this.#state === 'running') return;
+    for (const group of this.#groups.values()) if (this.#clients(group).length > 0) return;
+    this.#state = 'stopped';
+    this.#groups.clear();
+    for (const resolve of this.#waiters.splice(0)) resolve();
+  }
+
+  /** Ends everything at once. Idempotent. */
+  dispose(): void {
+    if (this.#state === 'running') this.#state = 'draining';
+    for (const group of this.#groups.values()) for (const client of this.#clients(group)) client.destroy();
+    this.#checkDrained();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

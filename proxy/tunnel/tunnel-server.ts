@@ -1,0 +1,429 @@
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import type { ByteStream } from '../../src/model/byte-stream.ts';
+import type { PeerVerifier, TlsContexts } from '../../src/model/data-plane.ts';
+import { WeftError, errorText } from '../../src/model/errors.ts';
+import type { SpiffeId } from '../../src/model/identity.ts';
+import type { LifecycleState } from '../../src/model/lifecycle.ts';
+import { Http2Connection } from '../http2/connection.ts';
+import type { Http2Options } from '../http2/connection.ts';
+import { ErrorCode, Http2Error } from '../http2/errors.ts';
+import { FRAME_HEADER_BYTES, FrameType, writeFrameHeader, writeUint32 } from '../http2/frame.ts';
+import { fieldValue } from '../http2/message.ts';
+import type { RequestHead } from '../http2/message.ts';
+import type { HeaderList } from '../http2/hpack.ts';
+import type { Http2Stream } from '../http2/stream.ts';
+import { SocketByteStream } from '../socket-stream.ts';
+import { parseAuthority } from './authority.ts';
+import { peerChain } from './peer-certificates.ts';
+import { ALPN_HTTP2 } from './tunnel-client.ts';
+
+/** Why a connection, or a request on it, was turned away. The label of a counter. */
+export type TunnelRefusal =
+  /** No SVID to answer with. */
+  | 'no_identity'
+  /** Too many handshakes or connections at once. */
+  | 'limit'
+  /** Draining. */
+  | 'draining'
+  /** Nothing, or too little, for the whole handshake timeout. */
+  | 'handshake_timeout'
+  /** HTTP without TLS. */
+  | 'plaintext'
+  /** Bytes that are no TLS. */
+  | 'not_tls'
+  /** TLS that cannot be agreed on: version, suite, ALPN, broken messages. */
+  | 'tls'
+  /** Left before the handshake was over. */
+  | 'closed'
+  /** No client certificate. */
+  | 'no_certificate'
+  /** A certificate that the verifier refused. */
+  | 'certificate'
+  /** TLS, and then no HTTP/2, or HTTP/2 that breaks its rules. */
+  | 'http2'
+  /** A well-formed request that is not CONNECT. */
+  | 'not_connect'
+  /** A CONNECT to something that is no host and port. */
+  | 'authority';
+
+export interface TunnelRefused {
+  readonly reason: TunnelRefusal;
+  /** The code underneath, such as WEFT_IDENTITY_PEER_EXPIRED; null if there is none. */
+  readonly code: string | null;
+  readonly message: string;
+  readonly remoteAddress: string;
+}
+
+/** A CONNECT by a verified peer. */
+export interface TunnelConnect {
+  /** IPv4, IPv6 without brackets, or a host name as it was written. */
+  readonly host: string;
+  readonly port: number;
+  readonly peer: SpiffeId;
+  /** Of the tunnel's TCP connection: the client pod's address. */
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  /** The TCP destination: this pod's address. */
+  readonly localAddress: string;
+  /** The request's fields: `traceparent`, `baggage`, `forwarded`… `get` returns the first value. */
+  readonly headers: TunnelHeaders;
+}
+
+/** A look into the fields of a request. */
+export interface TunnelHeaders {
+  get(name: string): string | null;
+}
+
+/** The answer to a CONNECT: exactly one of accept and refuse. A second answer, or one to a client that left, does nothing. */
+export interface TunnelResponder {
+  /** 200: the application was reached. The stream is paused. If the client has left, its onClose tells. */
+  accept(headers?: Readonly<Record<string, string>>): ByteStream;
+  /** 400: not this workload's address. 401: denied by policy. 503: the application cannot be reached. */
+  refuse(status: 400 | 401 | 503, headers?: Readonly<Record<string, string>>): void;
+  /** Calls back if the client leaves before the answer. `null` takes the callback away. */
+  onAbort(callback: (() => void) | null): void;
+}
+
+export interface TunnelServerLimits {
+  /** From the accepted TCP connection to the end of the TLS handshake, in milliseconds. */
+  readonly handshakeTimeoutMs: number;
+  /** Handshakes under way at once: they are what costs CPU. */
+  readonly maxHandshakes: number;
+  readonly maxConnections: number;
+  readonly http2: Partial<Http2Options>;
+}
+
+export const DEFAULT_SERVER_LIMITS: TunnelServerLimits = {
+  handshakeTimeoutMs: 10_000,
+  maxHandshakes: 1024,
+  maxConnections: 16_384,
+  http2: {},
+};
+
+export interface TunnelServerOptions {
+  readonly contexts: TlsContexts;
+  /** SPIFFE ID text of the workload behind this server. */
+  readonly identity: string;
+  readonly verifier: PeerVerifier;
+  readonly onConnect: (connect: TunnelConnect, responder: TunnelResponder) => void;
+  readonly onRefused?: (refused: TunnelRefused) => void;
+  readonly limits?: Partial<TunnelServerLimits>;
+}
+
+export interface TunnelServerStats {
+  readonly state: LifecycleState;
+  readonly identity: string;
+  readonly handshakes: number;
+  readonly connections: number;
+  readonly streams: number;
+  readonly acceptedConnections: number;
+  readonly acceptedStreams: number;
+}
+
+/**
+ * The receiving end of tunnels for one workload: takes accepted TCP connections, does TLS 1.3 with the workload's SVID, verifies the peer
+ * on every handshake, and turns each CONNECT into one call of `onConnect`.
+ *
+ * Each handshake takes the SVID that is current when the connection is accepted, so rotation needs no call. Tickets are sealed with a
+ * key inside that context: none survives a rotation, and a resumed session is verified like a full one.
+ */
+export class TunnelServer {
+  readonly #options: TunnelServerOptions;
+  readonly #limits: TunnelServerLimits;
+  readonly #handshakes = new Set<TLSSocket>();
+  readonly #connections = new Set<Http2Connection>();
+  #state: LifecycleState = 'running';
+  #acceptedConnections = 0;
+  #acceptedStreams = 0;
+  #drained: (() => void) | null = null;
+
+  constructor(options: TunnelServerOptions) {
+    this.#options = options;
+    this.#limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits };
+  }
+
+  stats(): TunnelServerStats {
+    let streams = 0;
+    for (const connection of this.#connections) streams += connection.activeStreams;
+    return {
+      state: this.#state,
+      identity: this.#options.identity,
+      handshakes: this.#handshakes.size,
+      connections: this.#connections.size,
+      streams,
+      acceptedConnections: this.#acceptedConnections,
+      acceptedStreams: this.#acceptedStreams,
+    };
+  }
+
+  #refused(reason: TunnelRefusal, error: unknown, remoteAddress: string): void {
+    const code = error instanceof WeftError ? error.code : ((error as NodeJS.ErrnoException | null)?.code ?? null);
+    this.#options.onRefused?.({ reason, code, message: errorText(error), remoteAddress });
+  }
+
+  /** Takes a TCP connection that was accepted on the tunnel port. */
+  accept(socket: Socket): void {
+    const remoteAddress = socket.remoteAddress ?? '';
+    const remotePort = socket.remotePort ?? 0;
+    const localAddress = socket.localAddress ?? '';
+    const refuse = (reason: TunnelRefusal, error: unknown): void => {
+      socket.on('error', () => {});
+      socket.destroy();
+      this.#refused(reason, error, remoteAddress);
+    };
+    if (this.#state !== 'running') {
+      refuse('draining', 'the tunnel server is draining');
+      return;
+    }
+    if (this.#handshakes.size >= this.#limits.maxHandshakes || this.#connections.size >= this.#limits.maxConnections) {
+      refuse('limit', 'too many handshakes or connections at once');
+      return;
+    }
+    const context = this.#context();
+    if (context instanceof Error || context === null) {
+      refuse('no_identity', context ?? `no SVID for ${this.#options.identity}`);
+      return;
+    }
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 180_000);
+    const secure = new TLSSocket(socket, {
+      isServer: true,
+      secureContext: context,
+      requestCert: true,
+      // Decided below from the DER, with a reason; OpenSSL knows only the union of all roots.
+      rejectUnauthorized: false,
+      ALPNProtocols: [ALPN_HTTP2],
+    });
+    this.#handshakes.add(secure);
+    let failure: NodeJS.ErrnoException | null = null;
+    const timer = setTimeout(() => {
+      failure = Object.assign(new Error('the TLS handshake timed out'), { code: 'handshake_timeout' });
+      secure.destroy();
+    }, this.#limits.handshakeTimeoutMs);
+    const failed = (error: Error): void => {
+      failure ??= error;
+    };
+    const closed = (): void => {
+      clearTimeout(timer);
+      this.#handshakes.delete(secure);
+      this.#refused(refusalOf(failure), failure ?? new Error('the peer left during the handshake'), remoteAddress);
+      this.#checkDrained();
+    };
+    secure.on('error', failed);
+    // A failed handshake destroys the socket without 'error'; this is where its reason is.
+    secure.on('_tlsError', failed);
+    secure.once('close', closed);
+    secure.once('secure', () => {
+      clearTimeout(timer);
+      secure.off('close', closed);
+      secure.off('_tlsError', failed);
+      this.#handshakes.delete(secure);
+      this.#secured(secure, remoteAddress, remotePort, localAddress);
+      this.#checkDrained();
+    });
+  }
+
+  #context(): ReturnType<TlsContexts['context']> | Error {
+    try {
+      return this.#options.contexts.context(this.#options.identity);
+    } catch (error) {
+      return error as Error;
+    }
+  }
+
+  /** The handshake is over, full or resumed: nothing is read before the peer is verified. */
+  #secured(secure: TLSSocket, remoteAddress: string, remotePort: number, localAddress: string): void {
+    const chain = peerChain(secure);
+    if (chain.length === 0) {
+      this.#sendAway(secure, 'the client showed no certificate');
+      this.#refused('no_certificate', 'the client showed no certificate', remoteAddress);
+      return;
+    }
+    let peer: SpiffeId;
+    try {
+      peer = this.#options.verifier.verify(chain);
+    } catch (error) {
+      this.#sendAway(secure, error instanceof WeftError ? error.code : 'certificate refused');
+      this.#refused('certificate', error, remoteAddress);
+      return;
+    }
+    if (secure.alpnProtocol !== ALPN_HTTP2) {
+      secure.destroy();
+      this.#refused('tls', 'the client did not offer h2', remoteAddress);
+      return;
+    }
+    if (this.#state !== 'running') {
+      secure.destroy();
+      this.#refused('draining', 'the tunnel server is draining', remoteAddress);
+      return;
+    }
+    this.#acceptedConnections++;
+    const connection: Http2Connection = new Http2Connection(
+      'server',
+      new SocketByteStream(secure),
+      {
+        onStream: (stream, head, fields) => this.#connect(stream, head, fields, peer, remoteAddress, remotePort, localAddress),
+        onMalformed: (reason) => this.#refused('http2', reason, remoteAddress),
+        onClose: (error) => {
+          this.#connections.delete(connection);
+          // Losing a peer is no refusal; breaking the protocol is.
+          if (error instanceof Http2Error && error.code !== 'WEFT_HTTP2_CONNECTION_LOST' && error.code !== 'WEFT_HTTP2_DRAIN_DEADLINE') {
+            this.#refused('http2', error, remoteAddress);
+          }
+          this.#checkDrained();
+        },
+      },
+      this.#limits.http2,
+    );
+    this.#connections.add(connection);
+  }
+
+  /**
+   * TLS 1.3 lets a client believe that the handshake is over before its certificate was looked at, and Node cannot send an alert. GOAWAY
+   * tells it why: a Weft client logs it.
+   */
+  #sendAway(secure: TLSSocket, reason: string): void {
+    const text = Buffer.from(reason.slice(0, 120), 'latin1');
+    const words = Buffer.alloc(2 * FRAME_HEADER_BYTES + 8 + text.length);
+    writeFrameHeader(words, 0, 0, FrameType.settings, 0, 0);
+    writeFrameHeader(words, FRAME_HEADER_BYTES, 8 + text.length, FrameType.goaway, 0, 0);
+    writeUint32(words, 2 * FRAME_HEADER_BYTES + 4, ErrorCode.inadequateSecurity);
+    text.copy(words, 2 * FRAME_HEADER_BYTES + 8);
+    secure.on('error', () => {});
+    const timer = setTimeout(() => secure.destroy(), 1000);
+    secure.once('close', () => clearTimeout(timer));
+    // Whatever the peer says is thrown away.
+    secure.resume();
+    secure.end(words);
+  }
+
+  #connect(
+    stream: Http2Stream,
+    head: RequestHead,
+    fields: HeaderList,
+    peer: SpiffeId,
+    remoteAddress: string,
+    remotePort: number,
+    localAddress: string,
+  ): void {
+    if (head.method !== 'CONNECT') {
+      this.#refused('not_connect', `${head.method.slice(0, 20)} instead of CONNECT`, remoteAddress);
+      answerAndEnd(stream, 400, {});
+      return;
+    }
+    const authority = parseAuthority(head.authority);
+    if (authority === null) {
+      this.#refused('authority', `CONNECT to ${JSON.stringify(head.authority.slice(0, 80))}`, remoteAddress);
+      answerAndEnd(stream, 400, {});
+      return;
+    }
+    this.#acceptedStreams++;
+    this.#options.onConnect(
+      {
+        host: authority.host,
+        port: authority.port,
+        peer,
+        remoteAddress,
+        remotePort,
+        localAddress,
+        headers: { get: (name) => fieldValue(fields, name) },
+      },
+      new StreamResponder(stream),
+    );
+  }
+
+  /** No new connections or streams; resolves when those open have ended, at the latest after the deadline. */
+  drain(deadlineMs: number): Promise<void> {
+    if (this.#state === 'stopped') return Promise.resolve();
+    this.#state = 'draining';
+    for (const connection of this.#connections) connection.drain(deadlineMs);
+    return new Promise((resolve) => {
+      const before = this.#drained;
+      this.#drained = () => {
+        before?.();
+        resolve();
+      };
+      this.#checkDrained();
+    });
+  }
+
+  #checkDrained(): void {
+    if (this.#state === 'running' || this.#connections.size > 0 || this.#handshakes.size > 0) return;
+    this.#state = 'stopped';
+    this.#drained?.();
+    this.#drained = null;
+  }
+
+  /** Ends everything at once. Idempotent. */
+  dispose(): void {
+    if (this.#state === 'running') this.#state = 'draining';
+    for (const secure of this.#handshakes) secure.destroy();
+    for (const connection of this.#connections) connection.destroy();
+    this.#checkDrained();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function refusalOf(failure: NodeJS.ErrnoException | null): TunnelRefusal {
+  const code = failure?.code ?? '';
+  if (failure === null || code === 'ECONNRESET' || code === 'EPIPE') return 'closed';
+  if (code === 'handshake_timeout') return 'handshake_timeout';
+  if (code === 'ERR_SSL_HTTP_REQUEST' || code === 'ERR_SSL_HTTPS_PROXY_REQUEST') return 'plaintext';
+  if (code === 'ERR_SSL_WRONG_VERSION_NUMBER' || code === 'ERR_SSL_BAD_RECORD_TYPE' || code === 'ERR_SSL_PACKET_LENGTH_TOO_LONG')
+    return 'not_tls';
+  return 'tls';
+}
+
+/** A final answer without a body. A client that still sends is told to stop, without blame (RFC 9113 section 8.1). */
+function answerAndEnd(stream: Http2Stream, status: number, headers: Readonly<Record<string, string>>): void {
+  stream.respond(responseFields(status, headers), true);
+  stream.reset(ErrorCode.noError);
+}
+
+function responseFields(status: number, headers: Readonly<Record<string, string>>): string[] {
+  const fields = [':status', String(status)];
+  for (const name in headers) fields.push(name, headers[name] as string);
+  return fields;
+}
+
+/** States: waiting, answered, aborted. It leaves `waiting` once. */
+class StreamResponder implements TunnelResponder {
+  readonly #stream: Http2Stream;
+  #state: 'waiting' | 'answered' | 'aborted' = 'waiting';
+  #abort: (() => void) | null = null;
+
+  constructor(stream: Http2Stream) {
+    this.#stream = stream;
+    stream.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose: () => this.#aborted() });
+  }
+
+  #aborted(): void {
+    if (this.#state !== 'waiting') return;
+    this.#state = 'aborted';
+    this.#abort?.();
+  }
+
+  accept(headers: Readonly<Record<string, string>> = {}): ByteStream {
+    if (this.#state === 'waiting') {
+      this.#state = 'answered';
+      this.#stream.respond(responseFields(200, headers));
+    }
+    this.#stream.detach();
+    return this.#stream;
+  }
+
+  refuse(status: 400 | 401 | 503, headers: Readonly<Record<string, string>> = {}): void {
+    if (this.#state !== 'waiting') return;
+    this.#state = 'answered';
+    answerAndEnd(this.#stream, status, headers);
+  }
+
+  onAbort(callback: (() => void) | null): void {
+    this.#abort = callback;
+    if (this.#state === 'aborted') callback?.();
+  }
+}
