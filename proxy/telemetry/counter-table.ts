@@ -1,3 +1,4 @@
+import { REFUSAL_STATUS } from '../http1/refusal.ts';
 import { TelemetryError } from './telemetry-error.ts';
 
 /** The label values that counters know. A value outside its list counts as its last one: lists of reasons end in `other`. */
@@ -7,6 +8,7 @@ export const PATHS = ['tunnel', 'local', 'plaintext', 'passthrough'] as const;
 export const VERDICTS = ['allow', 'deny', 'error'] as const;
 /** `none`: the exchange ended before a status line. */
 export const RESPONSE_CLASSES = ['1xx', '2xx', '3xx', '4xx', '5xx', 'none'] as const;
+/** Why a connection did not get to its destination. */
 export const REFUSALS = [
   'policy',
   'strict-mode',
@@ -17,6 +19,7 @@ export const REFUSALS = [
   'forbidden-port',
   'not-captured',
   'dial-failed',
+  'tunnel-failed',
   'timeout',
   'limit',
   'draining',
@@ -34,26 +37,11 @@ export const HANDSHAKE_RESULTS = [
   'reset',
   'other',
 ] as const;
-export const PROTOCOLS = ['http1', 'http2', 'tls', 'server-first', 'opaque'] as const;
-/** What was malformed: a part of an HTTP/1 message, or the layer below it. */
-export const MALFORMED = [
-  'request-line',
-  'method',
-  'target',
-  'path',
-  'version',
-  'header',
-  'host',
-  'framing',
-  'chunk',
-  'too-large',
-  'truncated',
-  'response',
-  'tls-hello',
-  'http2',
-  'tunnel-request',
-  'other',
-] as const;
+export const PROTOCOLS = ['http1', 'http2', 'tls', 'tcp', 'other'] as const;
+/** Input under HTTP/1, or beside it, that was malformed. */
+export const MALFORMED = ['tls-hello', 'http2', 'tunnel-request', 'other'] as const;
+/** Why HTTP/1 requests were refused or cut: the names of the codec. */
+export const HTTP_REFUSALS: readonly string[] = [...Object.keys(REFUSAL_STATUS), 'other'];
 
 export type Side = (typeof SIDES)[number];
 export type ConnectionPath = (typeof PATHS)[number];
@@ -111,8 +99,28 @@ export const HISTOGRAM_BUCKETS: number = HISTOGRAM_OCTAVES * BUCKETS_PER_OCTAVE 
 const side: LabelDimension = { name: 'side', values: SIDES };
 const path: LabelDimension = { name: 'path', values: PATHS };
 
+/** What a worker counts. */
+export type CounterName =
+  | 'connectionsOpened'
+  | 'connectionsClosed'
+  | 'connectionsActive'
+  | 'connectionsRefused'
+  | 'tunnelFallbacks'
+  | 'requests'
+  | 'httpRefusals'
+  | 'requestBytes'
+  | 'responseBytes'
+  | 'handshakes'
+  | 'tunnelsActive'
+  | 'protocols'
+  | 'malformed'
+  | 'accessLogLines'
+  | 'accessLogDropped'
+  | 'trafficOverflow'
+  | 'requestDuration';
+
 /** Every counter, gauge and histogram of a worker: the one table. Its order is the layout of the block. */
-export const COUNTERS = {
+export const COUNTERS: Readonly<Record<CounterName, CounterFamily>> = {
   connectionsOpened: family('weft_connections_opened_total', 'counter', 'Connections accepted, by the way they came', [side, path]),
   connectionsClosed: family('weft_connections_closed_total', 'counter', 'Connections that ended', [side, path]),
   connectionsActive: family('weft_connections_active', 'gauge', 'Connections open now', [side, path]),
@@ -121,10 +129,19 @@ export const COUNTERS = {
     path,
     { name: 'reason', values: REFUSALS },
   ]),
+  tunnelFallbacks: family(
+    'weft_tunnel_fallbacks_total',
+    'counter',
+    'Connections to permissive workloads that went in plaintext since the far agent was away; they stay counted under path tunnel',
+  ),
   requests: family('weft_requests_total', 'counter', 'HTTP requests, by class of status and by verdict', [
     side,
     { name: 'response_class', values: RESPONSE_CLASSES },
     { name: 'verdict', values: VERDICTS },
+  ]),
+  httpRefusals: family('weft_http_refusals_total', 'counter', 'HTTP requests that were refused or cut, by reason', [
+    side,
+    { name: 'reason', values: HTTP_REFUSALS },
   ]),
   requestBytes: family('weft_client_bytes_total', 'counter', 'Bytes from clients towards servers', [side, path]),
   responseBytes: family('weft_server_bytes_total', 'counter', 'Bytes from servers towards clients', [side, path]),
@@ -137,7 +154,7 @@ export const COUNTERS = {
     side,
     { name: 'protocol', values: PROTOCOLS },
   ]),
-  malformed: family('weft_malformed_total', 'counter', 'Input refused because it was malformed, by what was', [
+  malformed: family('weft_malformed_total', 'counter', 'Malformed input below HTTP, by what was malformed', [
     side,
     { name: 'reason', values: MALFORMED },
   ]),
@@ -159,7 +176,7 @@ export const COUNTERS = {
     [side],
     HISTOGRAM_BUCKETS + 1,
   ),
-} as const;
+};
 
 /** All families in the order of their slots. */
 export const COUNTER_FAMILIES: readonly CounterFamily[] = families;

@@ -1,4 +1,5 @@
 import {
+  COUNTER_FAMILIES,
   type CounterFamily,
   COUNTERS,
   HISTOGRAM_BUCKETS,
@@ -73,13 +74,13 @@ export interface CounterSample {
 export function familySamples(family: CounterFamily): CounterSample[] {
   const samples: CounterSample[] = [];
   for (let combination = 0; combination * family.width < family.size; combination++) {
-    const labels: Record<string, string> = {};
+    const pairs: [string, string][] = [];
     let rest = combination;
     for (const { name, values } of family.labels.toReversed()) {
-      labels[name] = values[rest % values.length] as string;
+      pairs.unshift([name, values[rest % values.length] as string]);
       rest = Math.floor(rest / values.length);
     }
-    samples.push({ labels, slot: family.first + combination * family.width });
+    samples.push({ labels: Object.fromEntries(pairs), slot: family.first + combination * family.width });
   }
   return samples;
 }
@@ -91,6 +92,22 @@ export function sumBlocks(blocks: readonly CounterBlock[]): Float64Array {
     for (let slot = 1; slot < SLOT_COUNT; slot++) (sums[slot] as number) += block.get(slot);
   }
   return sums;
+}
+
+/** Numbers that are not zero by `name{label="value"}`, for people and scripts; a histogram gives its count. */
+export function counterValues(sums: Float64Array): Record<string, number> {
+  const values: Record<string, number> = {};
+  for (const family of COUNTER_FAMILIES) {
+    const isHistogram = family.kind === 'histogram';
+    for (const { labels, slot } of familySamples(family)) {
+      let value = sums[slot] as number;
+      if (isHistogram) for (let bucket = 1; bucket < HISTOGRAM_BUCKETS; bucket++) value += sums[slot + bucket] as number;
+      if (value === 0) continue;
+      const pairs = Object.entries(labels).map(([name, text]) => `${name}="${text}"`);
+      values[`${family.name}${isHistogram ? '_count' : ''}${pairs.length === 0 ? '' : `{${pairs.join(',')}}`}`] = value;
+    }
+  }
+  return values;
 }
 
 /**

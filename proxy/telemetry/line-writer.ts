@@ -160,7 +160,7 @@ export class LineWriter {
       const lineEnd = this.#batch.lastIndexOf('\n', end - 1);
       if (lineEnd >= this.#offset) end = lineEnd + 1;
     }
-    return this.#buffer.latin1Write(this.#batch.slice(this.#offset, end), 0);
+    return this.#buffer.write(this.#batch.slice(this.#offset, end), 'latin1');
   }
 
   #written(error: NodeJS.ErrnoException | null, written: number): void {
