@@ -11,15 +11,16 @@ export function modeDenied(modeSource: string): Decision {
   });
 }
 
+/** The same as the policy of a connection: nothing on it is allowed, whatever it carries. */
+export function modeDeniedPolicy(modeSource: string): ConnectionPolicy {
+  const denied = modeDenied(modeSource);
+  return { scope: 'deny', tcp: denied, request: () => denied };
+}
+
 /**
  * What the mode of a workload's port says before any policy: null when it lets the peer on to policy, else the refusal.
  * `proven` is true for a peer with mTLS or attested by the kernel.
  */
 export function strictModeDecision(mode: Mode, modeSource: string, proven: boolean): Decision | null {
   return mode === 'strict' && !proven ? modeDenied(modeSource) : null;
-}
-
-/** The policy of a connection on which nothing is allowed, whatever it carries. */
-export function deniedConnection(denied: Decision): ConnectionPolicy {
-  return { scope: 'deny', tcp: denied, request: () => denied };
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
-import { deniedConnection, modeDenied, strictModeDecision } from '../../../proxy/policy/mode-decision.ts';
+import { modeDenied, modeDeniedPolicy, strictModeDecision } from '../../../proxy/policy/mode-decision.ts';
 import type { Decision } from '../../../src/model/policy.ts';
 import type { PolicyOperation, PolicyRule, PolicySource } from '../../../src/model/resources.ts';
 import type { PolicyEntry } from '../../../src/model/snapshot.ts';
@@ -235,7 +235,7 @@ describe('strict mode', () => {
     };
     assert.deepEqual(strictModeDecision('strict', 'PeerAuthentication shop/strict', false), expected);
     assert.deepEqual(modeDenied('PeerAuthentication shop/strict'), expected);
-    const bound = deniedConnection(expected);
+    const bound = modeDeniedPolicy('PeerAuthentication shop/strict');
     assert.equal(bound.scope, 'deny');
     assert.deepEqual(bound.tcp, expected);
     assert.equal(bound.request(request()), bound.tcp);
