@@ -1,4 +1,5 @@
 export { type ExecOptions, type ExecResult, type ExitStatus, type SpawnOptions, Child, exec } from '../child.ts';
+export { LabAgent, type LabAgentOptions, agentCommand, agentRunDirectory } from './agent.ts';
 export { type AppName, app } from './app.ts';
 export type { AddressPair } from './address-plan.ts';
 export { Capture, CapturedBytes } from './capture.ts';
