@@ -3,7 +3,7 @@ import { LabAgent } from '../../test/kit/lab/index.ts';
 import type { Peer } from './peer.ts';
 
 /** Who may do what: several rules, so that matching is part of the cost. The measured request matches the last. */
-const POLICY: ResourceDocument = {
+export const POLICY: ResourceDocument = {
   apiVersion: 'security.istio.io/v1',
   kind: 'AuthorizationPolicy',
   metadata: { name: 'server-allow', namespace: 'bench' },

@@ -3,6 +3,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parseAllDocuments } from 'yaml';
+import { parseResources } from '../../src/config/parse-resources.ts';
 import { Child, type ExecResult, Lab, LabError, type LabNode, type LabPod, app, exec } from '../kit/lab/index.ts';
 
 const NODE = [process.execPath, '--disable-warning=ExperimentalWarning'];
@@ -115,7 +116,7 @@ test('processes run in the cgroup of their pod, or of their node’s agent, whos
   assert.equal(node.agentCpuMicroseconds(), 0);
   assert.equal(node.agentResidentBytes(), 0);
   const agent = await node.spawn(
-    [...NODE, '-e', 'const end = Date.now() + 100; while (Date.now() < end); console.log("done"); setInterval(() => {}, 1e6)'],
+    [...NODE, '-e', 'while (process.cpuUsage().user < 100_000); console.log("done"); setInterval(() => {}, 1e6)'],
     {
       cgroup: 'agent',
     },
@@ -238,7 +239,9 @@ test('writeConfig describes the pods as Kubernetes-shaped resources, and a names
   assert.deepEqual(documents('namespace-shop'), [shopNamespace('permissive')]);
   config.namespaceMode('shop', 'strict');
   assert.deepEqual(documents('namespace-shop'), [shopNamespace('strict')]);
-  assert.deepEqual(readdirSync(config.directory).toSorted(), ['namespace-shop.yaml', 'workloads.yaml']);
+  const files = readdirSync(config.directory).toSorted();
+  assert.deepEqual(files, ['namespace-shop.yaml', 'workloads.yaml']);
+  for (const file of files) assert.deepEqual(parseResources(readFileSync(`${config.directory}/${file}`), file).problems, []);
 });
 
 test('what cannot be made is refused with a reason, and a second pod of the same name is such a thing', async () => {

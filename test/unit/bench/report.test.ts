@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { POLICY } from '../../../bench/peers/weft.ts';
 import { type Sample, median, summarize, table } from '../../../bench/report.ts';
 import { parseResult } from '../../../bench/wrk.ts';
+import { parseResources } from '../../../src/config/parse-resources.ts';
 
 function sample(name: string, connections: number, rps: number, change: Partial<Sample> = {}): Sample {
   return { name, connections, rps, p50_us: 50, p99_us: 100, cpu_us_per_req: 0, rss_mb: 0, ...change };
@@ -42,4 +44,8 @@ test('a load with failed requests is no figure', () => {
   assert.deepEqual(parseResult(result(0), ''), { requests: 1000, requestsPerSecond: 500, p50Microseconds: 40, p99Microseconds: 90 });
   assert.throws(() => parseResult(result(3), ''), /3 requests failed/);
   assert.throws(() => parseResult('', 'unable to connect'), /unable to connect/);
+});
+
+test('the policy that is measured is one that Weft accepts', () => {
+  assert.deepEqual(parseResources(JSON.stringify(POLICY), 'policy.yaml').problems, []);
 });
