@@ -30,7 +30,7 @@ export interface IdentityUpdate {
 }
 
 export type ToWorker =
-  | { readonly type: 'snapshot'; readonly snapshot: MeshSnapshot }
+  | { readonly type: 'snapshot'; readonly request: number; readonly snapshot: MeshSnapshot }
   | { readonly type: 'identities'; readonly update: IdentityUpdate }
   | {
       /** The worker takes over the listening descriptors; it makes its own duplicate of networkNamespace. */

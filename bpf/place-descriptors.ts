@@ -1,0 +1,2 @@
+/** What the agent needs to open and name the places of workloads, from libbpf-ts: the room `bpf` is its only importer. */
+export { cgroupId, cookieOfNetworkNamespace, currentNetworkNamespaceCookie, duplicateFd, OwnedFd } from 'libbpf-ts/sys';

@@ -1,0 +1,154 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import type { Dialer, OriginalDestinations, PeerVerifier, TlsContexts } from '../src/model/data-plane.ts';
+import type { MeshSnapshot } from '../src/model/snapshot.ts';
+import type { ConnectionInfo, ListenerPorts } from '../src/model/worker-messages.ts';
+import { Inbound } from './inbound/inbound.ts';
+import { MeshView } from './mesh-view.ts';
+import { Outbound } from './outbound/outbound.ts';
+import { ProxyError } from './proxy-error.ts';
+import type { Telemetry } from './telemetry/connection-record.ts';
+import { TunnelPool } from './tunnel/tunnel-pool.ts';
+import { TunnelServer } from './tunnel/tunnel-server.ts';
+
+/** What the data plane is handed. */
+export interface DataPlaneOptions {
+  readonly worker: number;
+  readonly snapshot: MeshSnapshot;
+  readonly dialer: Dialer;
+  readonly originalDestinations: OriginalDestinations;
+  readonly contexts: TlsContexts;
+  readonly verifier: PeerVerifier;
+  readonly telemetry: Telemetry;
+  readonly deniedByHeader: boolean;
+  readonly log: (level: 'info' | 'warn' | 'error', message: string, fields: Readonly<Record<string, unknown>>) => void;
+}
+
+/** Listening descriptors of one workload; the data plane takes them over. */
+export interface ListenRequest {
+  readonly workloadId: number;
+  readonly identity: string;
+  readonly ports: ListenerPorts;
+  readonly outbound: readonly number[];
+  readonly inbound: readonly number[];
+  readonly tunnel: readonly number[];
+}
+
+interface Listeners {
+  readonly servers: readonly Server[];
+  readonly tunnel: TunnelServer | null;
+}
+
+/** Connections that one worker holds per workload and way. Past it new ones are reset: a flood costs no more than this. */
+const MAX_CONNECTIONS_PER_LISTENER = 32_768;
+
+/** How long the streams of a closed tunnel listener may go on. */
+const TUNNEL_DRAIN_MS = 3_600_000;
+
+/** One worker's proxy: listeners, the two halves, and the mesh they look at. */
+export class DataPlane implements AsyncDisposable {
+  readonly #options: DataPlaneOptions;
+  readonly #inbound: Inbound;
+  readonly #outbound: Outbound;
+  readonly #tunnels: TunnelPool;
+  readonly #listeners = new Map<number, Listeners>();
+  #view: MeshView;
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+    this.#view = new MeshView(options.snapshot);
+    const view = (): MeshView => this.#view;
+    const { dialer, telemetry, contexts, verifier, originalDestinations, deniedByHeader } = options;
+    this.#tunnels = new TunnelPool({ dialer, contexts, verifier });
+    this.#inbound = new Inbound({ view, dialer, telemetry, deniedByHeader });
+    this.#outbound = new Outbound({
+      view,
+      dialer,
+      originalDestinations,
+      telemetry,
+      tunnels: this.#tunnels,
+      acceptLocal: (arrival) => this.#inbound.acceptLocal(arrival),
+    });
+  }
+
+  /** Swaps the mesh, and decides about open connections again. */
+  apply(snapshot: MeshSnapshot): void {
+    this.#view = new MeshView(snapshot);
+    this.#inbound.reconsider(this.#view);
+  }
+
+  /** Starts to accept for a workload. A second call for the same workload replaces its listeners. */
+  listen(request: ListenRequest): void {
+    this.unlisten(request.workloadId);
+    const { workloadId, ports } = request;
+    const tunnel = request.tunnel.length === 0 ? null : this.#tunnelServer(request);
+    const servers = [
+      ...request.outbound.map((fd) => this.#server(fd, (socket) => this.#outbound.accept(socket, workloadId))),
+      ...request.inbound.map((fd) => this.#server(fd, (socket) => this.#inbound.acceptPlaintext(socket, workloadId, ports))),
+      ...request.tunnel.map((fd) => this.#server(fd, (socket) => tunnel?.accept(socket))),
+    ];
+    this.#listeners.set(workloadId, { servers, tunnel });
+  }
+
+  #server(fd: number, accept: (socket: Socket) => void): Server {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, accept);
+    server.maxConnections = MAX_CONNECTIONS_PER_LISTENER;
+    server.on('drop', () => this.#options.telemetry.refused('inbound', 'plaintext', 'limit'));
+    // Running out of descriptors must not end the worker; the next accept tries again.
+    server.on('error', (error) => this.#options.log('error', 'a listener failed', { error: error.message }));
+    server.listen({ fd });
+    return server;
+  }
+
+  #tunnelServer({ workloadId, identity, ports }: ListenRequest): TunnelServer {
+    const { contexts, verifier, telemetry, log } = this.#options;
+    return new TunnelServer({
+      contexts,
+      verifier,
+      identity,
+      onConnect: (connect, responder) => this.#inbound.acceptTunnel(connect, responder, workloadId, ports),
+      onRefused: ({ reason, remoteAddress }) => {
+        telemetry.refused('inbound', 'tunnel', 'peer-identity');
+        log('warn', 'a tunnel was refused', { reason, remoteAddress, identity });
+      },
+    });
+  }
+
+  /** Stops accepting for a workload. With `gone` its connections end too. */
+  unlisten(workloadId: number, gone = false): void {
+    const listeners = this.#listeners.get(workloadId);
+    this.#listeners.delete(workloadId);
+    for (const server of listeners?.servers ?? []) server.close();
+    if (gone) {
+      void listeners?.tunnel?.dispose();
+      this.#inbound.destroyWorkload(workloadId);
+      this.#outbound.destroyWorkload(workloadId);
+    } else void listeners?.tunnel?.drain(TUNNEL_DRAIN_MS);
+  }
+
+  /** Every open connection, for the admin endpoint. */
+  connections(): ConnectionInfo[] {
+    const { worker } = this.#options;
+    return [
+      ...[...this.#inbound.connections].map((connection) => connection.record.info(worker, connection.state)),
+      ...[...this.#outbound.connections].map((connection) => connection.record.info(worker, 'open')),
+    ];
+  }
+
+  /** Stops accepting, lets connections finish, and ends those that are left after `deadlineMs`. */
+  async drain(deadlineMs: number): Promise<void> {
+    for (const workloadId of this.#listeners.keys()) this.unlisten(workloadId);
+    const deadline = Date.now() + deadlineMs;
+    while (this.#inbound.connections.size + this.#outbound.connections.size > 0 && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await this[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const workloadId of this.#listeners.keys()) this.unlisten(workloadId, true);
+    const stopping = new ProxyError('WEFT_PROXY_STOPPING', 'the agent is stopping');
+    for (const connection of this.#inbound.connections) connection.destroy(stopping);
+    for (const connection of this.#outbound.connections) connection.destroy(stopping);
+    await this.#tunnels.dispose();
+  }
+}

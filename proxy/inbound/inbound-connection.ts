@@ -1,0 +1,236 @@
+import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.ts';
+import type { ConnectionAttributes, ConnectionPolicy, Decision } from '../../src/model/policy.ts';
+import type { WorkloadEntry } from '../../src/model/snapshot.ts';
+import type { SpiffeId } from '../../src/model/identity.ts';
+import { detectProtocol } from '../detect/detect-protocol.ts';
+import { DEFAULT_HTTP1_LIMITS } from '../http1/limits.ts';
+import { type HttpExchange, Http1Session } from '../http1/session.ts';
+import type { ConnectionRecord } from '../telemetry/connection-record.ts';
+import type { MeshView } from '../mesh-view.ts';
+import { modeDeniedPolicy } from '../policy/mode-decision.ts';
+import { relay } from '../relay.ts';
+import { ProxyError } from '../proxy-error.ts';
+
+/** How the client's identity is known. */
+export type Security = 'mtls' | 'kernel' | 'plaintext';
+
+/** A connection that has arrived for a workload of this node, whichever way it came. */
+export interface InboundArrival {
+  readonly workload: WorkloadEntry;
+  readonly stream: ByteStream;
+  readonly security: Security;
+  /** null exactly when security is 'plaintext'. */
+  readonly peer: SpiffeId | null;
+  readonly source: { readonly address: string; readonly port: number };
+  readonly destination: { readonly address: string; readonly port: number };
+}
+
+/**
+ * detecting: waiting for the bytes that tell the protocol; the upstream may already be connecting, since a server may speak first.
+ * http: an HTTP/1 session owns both streams. opaque: a relay owns both. refused: nothing reaches the application.
+ * Invariant: in `detecting` this object is the handler of both streams, and no byte has gone to the upstream.
+ */
+export type InboundState = 'detecting' | 'http' | 'opaque' | 'refused' | 'closed';
+
+/** How long a client may take to show its protocol once it has begun to speak, or at all when the answer can only be a refusal. */
+export const DETECTION_TIMEOUT_MS = 5_000;
+/** More than any protocol needs to be told apart. */
+const MAX_DETECTION_BYTES = 16 * 1024;
+
+const FORWARDED: Record<InboundState, readonly InboundState[]> = {
+  detecting: ['http', 'opaque', 'refused', 'closed'],
+  http: ['closed'],
+  opaque: ['refused', 'closed'],
+  refused: ['closed'],
+  closed: [],
+};
+
+/** The policy point: one arrived connection, decided by the destination's policy with the client's own identity. */
+export class InboundConnection {
+  readonly arrival: InboundArrival;
+  readonly record: ConnectionRecord;
+  state: InboundState = 'detecting';
+  #policy: ConnectionPolicy;
+  readonly #attributes: ConnectionAttributes;
+  readonly #upstream: ByteStream | null;
+  readonly #deniedByHeader: boolean;
+  readonly #done: (connection: InboundConnection) => void;
+  #session: Http1Session | null = null;
+  #seen: Buffer | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #decision: Decision;
+
+  /**
+   * @param upstream towards the application; null when the policy's scope is 'deny', so that nothing can reach it
+   */
+  constructor(
+    arrival: InboundArrival,
+    view: MeshView,
+    upstream: ByteStream | null,
+    record: ConnectionRecord,
+    deniedByHeader: boolean,
+    done: (connection: InboundConnection) => void,
+  ) {
+    this.#deniedByHeader = deniedByHeader;
+    this.arrival = arrival;
+    this.record = record;
+    this.#upstream = upstream;
+    this.#done = done;
+    this.#attributes = attributesOf(arrival);
+    this.#policy = bindPolicy(view, arrival, this.#attributes);
+    this.#decision = this.#policy.tcp;
+    const declared = view.protocolOf(arrival.workload, arrival.destination.port);
+    if (declared === 'tcp' || declared === 'tls') {
+      this.#becomeOpaque(declared);
+      return;
+    }
+    if (upstream === null) this.#startTimer();
+    arrival.stream.attach(this.#downstreamHandler);
+    upstream?.attach(this.#upstreamHandler);
+    arrival.stream.resume();
+    upstream?.resume();
+  }
+
+  #move(to: InboundState): void {
+    if (!FORWARDED[this.state].includes(to)) throw new ProxyError('WEFT_PROXY_STATE', `an inbound connection cannot go from ${this.state} to ${to}`);
+    this.state = to;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  #startTimer(): void {
+    this.#timer ??= setTimeout(() => this.#undetected(), DETECTION_TIMEOUT_MS).unref();
+  }
+
+  /** The client took too long to show a protocol: what it sent so far is bytes of no known protocol. */
+  #undetected(): void {
+    this.#timer = null;
+    this.#becomeOpaque('tcp');
+  }
+
+  readonly #downstreamHandler: ByteStreamHandler = {
+    onData: (chunk) => {
+      const seen = this.#seen === null ? chunk : Buffer.concat([this.#seen, chunk]);
+      this.#seen = seen;
+      const protocol = seen.length > MAX_DETECTION_BYTES ? 'opaque' : detectProtocol(seen);
+      if (protocol === 'incomplete') this.#startTimer();
+      else if (protocol === 'http1') this.#becomeHttp(seen);
+      else this.#becomeOpaque(protocol === 'opaque' ? 'tcp' : protocol);
+    },
+    onEnd: () => this.#becomeOpaque('tcp', { clientEnded: true }),
+    onDrain: () => {},
+    onClose: (error) => {
+      this.#upstream?.destroy();
+      this.#close(error);
+    },
+  };
+
+  readonly #upstreamHandler: ByteStreamHandler = {
+    // The server spoke first: no HTTP client is waiting.
+    onData: (chunk) => this.#becomeOpaque('tcp', { fromServer: chunk }),
+    onEnd: () => this.#becomeOpaque('tcp', { serverEnded: true }),
+    onDrain: () => {},
+    onClose: (error) => {
+      const failure = error ?? new ProxyError('WEFT_PROXY_UPSTREAM_CLOSED', 'the application closed the connection before the client spoke');
+      this.record.refused('dial-failed');
+      this.arrival.stream.destroy(failure);
+    },
+  };
+
+  #becomeHttp(first: Buffer): void {
+    this.#move('http');
+    this.#seen = null;
+    this.record.protocol('http1');
+    this.#session = new Http1Session({
+      downstream: this.arrival.stream,
+      upstream: this.#upstream,
+      policy: () => this.#policy,
+      onExchange: (exchange) => this.#exchange(exchange),
+      onClose: (error) => this.#close(error),
+      limits: DEFAULT_HTTP1_LIMITS,
+      deniedByHeader: this.#deniedByHeader,
+      clock: microseconds,
+    });
+    this.#session.start(first);
+  }
+
+  #exchange(exchange: HttpExchange): void {
+    this.#decision = exchange.decision;
+    this.record.exchange(exchange);
+  }
+
+  #becomeOpaque(protocol: string, before: { clientEnded?: boolean; serverEnded?: boolean; fromServer?: Buffer } = {}): void {
+    const decision = this.#policy.tcp;
+    this.#decision = decision;
+    this.record.protocol(protocol);
+    if (decision.verdict === 'deny' || this.#upstream === null) {
+      this.#refuse();
+      return;
+    }
+    this.#move('opaque');
+    const upstream = this.#upstream;
+    const seen = this.#seen;
+    this.#seen = null;
+    relay(this.arrival.stream, upstream, (error) => this.#close(error));
+    if (seen !== null && !upstream.write(seen)) this.arrival.stream.pause();
+    if (before.fromServer && !this.arrival.stream.write(before.fromServer)) upstream.pause();
+    if (before.clientEnded) upstream.end();
+    if (before.serverEnded) this.arrival.stream.end();
+  }
+
+  /** A reset, with the reason in the log: what is not HTTP has no better answer. */
+  #refuse(): void {
+    this.#move('refused');
+    this.record.refused(this.#attributes.sourceIdentity === null && this.#decision.policy === this.arrival.workload.modeSource ? 'strict-mode' : 'policy');
+    const error = new ProxyError('WEFT_PROXY_REFUSED', `refused: ${this.#decision.reason}`);
+    // Their ends are reported here from now on.
+    this.arrival.stream.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose: () => this.#close(error) });
+    this.#upstream?.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} });
+    this.#upstream?.destroy(error);
+    this.arrival.stream.destroy(error);
+  }
+
+  #close(error: Error | null): void {
+    if (this.state === 'closed') return;
+    const wasHttp = this.state === 'http';
+    this.#move('closed');
+    this.record.close(error, wasHttp ? null : this.#decision);
+    this.#done(this);
+  }
+
+  /** The mesh changed: decide again. What is no longer allowed ends; an HTTP session asks again with each request. */
+  reconsider(view: MeshView, workload: WorkloadEntry): void {
+    const arrival = { ...this.arrival, workload };
+    this.#policy = bindPolicy(view, arrival, this.#attributes);
+    if (this.state === 'opaque' && this.#policy.tcp.verdict === 'deny') {
+      this.#decision = this.#policy.tcp;
+      this.destroy(new ProxyError('WEFT_PROXY_POLICY_CHANGED', 'the policy changed and no longer allows this connection'));
+    }
+  }
+
+  /** Ends the connection at once. */
+  destroy(error: Error): void {
+    this.arrival.stream.destroy(error);
+    this.#upstream?.destroy(error);
+  }
+}
+
+function attributesOf(arrival: InboundArrival): ConnectionAttributes {
+  return {
+    sourceIdentity: arrival.peer,
+    sourceAddress: arrival.source.address,
+    destinationAddress: arrival.destination.address,
+    destinationPort: arrival.destination.port,
+  };
+}
+
+/** The policy of a connection by the view: the mode first, since plaintext in strict is refused whatever policies say. */
+export function bindPolicy(view: MeshView, arrival: InboundArrival, attributes: ConnectionAttributes = attributesOf(arrival)): ConnectionPolicy {
+  const { workload } = arrival;
+  if (arrival.security === 'plaintext' && view.modeOf(workload, arrival.destination.port) === 'strict') return modeDeniedPolicy(workload.modeSource);
+  return view.policyOf(workload).bind(attributes);
+}
+
+function microseconds(): number {
+  return performance.now() * 1000;
+}

@@ -1,0 +1,95 @@
+import type { WorkloadPolicy } from '../src/model/policy.ts';
+import type { DeclaredProtocol, Mode } from '../src/model/resources.ts';
+import type { MeshSnapshot, PolicyEntry, ServiceEntry, WorkloadEntry } from '../src/model/snapshot.ts';
+import { compileWorkloadPolicy } from './policy/workload-policy.ts';
+
+/** A service port that a client dialled. */
+export interface ServiceTarget {
+  readonly service: ServiceEntry;
+  readonly targetPort: number;
+  readonly protocol: DeclaredProtocol;
+  readonly endpoints: readonly WorkloadEntry[];
+}
+
+/** The mode of one port of a workload, and what made it so. */
+export interface EffectiveMode {
+  readonly mode: Mode;
+  readonly source: string;
+}
+
+/** A MeshSnapshot with the indexes that the data path asks. Immutable: a new snapshot makes a new view, swapped at once. */
+export class MeshView {
+  readonly snapshot: MeshSnapshot;
+  readonly #byId = new Map<number, WorkloadEntry>();
+  readonly #byAddress = new Map<string, WorkloadEntry>();
+  readonly #services = new Map<string, Map<number, ServiceTarget>>();
+  readonly #declared = new Map<WorkloadEntry, Map<number, DeclaredProtocol>>();
+  readonly #serviceNames = new Map<WorkloadEntry, string>();
+  readonly #policies = new Map<WorkloadEntry, WorkloadPolicy>();
+
+  constructor(snapshot: MeshSnapshot) {
+    this.snapshot = snapshot;
+    for (const workload of snapshot.workloads) {
+      this.#byId.set(workload.id, workload);
+      for (const address of workload.addresses) this.#byAddress.set(address, workload);
+    }
+    for (const service of snapshot.services) this.#indexService(service);
+  }
+
+  #indexService(service: ServiceEntry): void {
+    const endpoints = service.endpoints.map((id) => this.#byId.get(id)).filter((workload) => workload !== undefined);
+    const ports = new Map<number, ServiceTarget>();
+    for (const { port, targetPort, protocol } of service.ports) {
+      ports.set(port, { service, targetPort, protocol, endpoints });
+      for (const endpoint of endpoints) {
+        let declared = this.#declared.get(endpoint);
+        if (declared === undefined) this.#declared.set(endpoint, (declared = new Map()));
+        // Services that disagree about one port: look for yourself.
+        const before = declared.get(targetPort);
+        declared.set(targetPort, before === undefined || before === protocol ? protocol : 'auto');
+      }
+    }
+    for (const address of service.addresses) this.#services.set(address, ports);
+    for (const endpoint of endpoints) {
+      if (!this.#serviceNames.has(endpoint)) this.#serviceNames.set(endpoint, `${service.namespace}/${service.name}`);
+    }
+  }
+
+  workload(id: number): WorkloadEntry | undefined {
+    return this.#byId.get(id);
+  }
+
+  workloadAt(address: string): WorkloadEntry | undefined {
+    return this.#byAddress.get(address);
+  }
+
+  serviceAt(address: string, port: number): ServiceTarget | undefined {
+    return this.#services.get(address)?.get(port);
+  }
+
+  /** `namespace/name` of a Service in front of the workload, for logs; null when there is none. */
+  serviceOf(workload: WorkloadEntry): string | null {
+    return this.#serviceNames.get(workload) ?? null;
+  }
+
+  /** What the workload's port speaks, as its Services declare it. */
+  protocolOf(workload: WorkloadEntry, port: number): DeclaredProtocol {
+    return this.#declared.get(workload)?.get(port) ?? 'auto';
+  }
+
+  modeOf(workload: WorkloadEntry, port: number): Mode {
+    for (const [number, mode] of workload.portModes) if (number === port) return mode;
+    return workload.mode;
+  }
+
+  /** The workload's compiled policies; compiled when first asked for, once per view. */
+  policyOf(workload: WorkloadEntry): WorkloadPolicy {
+    let policy = this.#policies.get(workload);
+    if (policy === undefined) {
+      const entries = workload.policies.map((index) => this.snapshot.policies[index]).filter((entry): entry is PolicyEntry => !!entry);
+      policy = compileWorkloadPolicy(entries);
+      this.#policies.set(workload, policy);
+    }
+    return policy;
+  }
+}

@@ -1,0 +1,286 @@
+import { cgroupId, cookieOfNetworkNamespace, OwnedFd } from '../../bpf/place-descriptors.ts';
+import { addressBytes } from '../../bpf/address-bytes.ts';
+import { KERNEL_MODE, type KernelWorkload } from '../../bpf/contract.ts';
+import type { KernelHooks } from '../../bpf/kernel-hooks.ts';
+import { openListeners, openWorkerListeners, type WorkerListeners } from '../../bpf/listeners.ts';
+import type { OwnSockets } from '../../bpf/own-sockets.ts';
+import { isIpv6 } from '../model/address.ts';
+import type { EnrolmentInfo, EnrolmentState } from '../model/admin-api.ts';
+import { errorText } from '../model/errors.ts';
+import type { WorkloadEntry } from '../model/snapshot.ts';
+import type { ListenerPorts } from '../model/worker-messages.ts';
+import { AgentError } from './agent-error.ts';
+import type { Logger } from './log.ts';
+import { type Place, placeInstance } from './place.ts';
+import type { WorkerPool } from './worker-pool.ts';
+
+/** What an enrolment works with. */
+export interface EnrolmentDependencies {
+  readonly hooks: KernelHooks;
+  readonly workers: WorkerPool;
+  readonly own: OwnSockets;
+  readonly log: Logger;
+  /** The listeners of the agent's own namespace, shared by all workloads that are cgroups. */
+  readonly hostPorts: () => ListenerPorts;
+  /** Waits (bounded) until the workload's identity has an SVID. */
+  readonly identityReady: (identity: string) => Promise<void>;
+}
+
+const MOVES: Record<EnrolmentState, readonly EnrolmentState[]> = {
+  waiting: ['enrolling'],
+  enrolling: ['enrolled', 'failed', 'waiting'],
+  enrolled: ['releasing'],
+  failed: ['enrolling', 'waiting'],
+  releasing: ['waiting'],
+};
+
+/** How long an un-enrolled workload still answers on its tunnel port, until the other nodes have heard. */
+const RELEASE_GRACE_MS = 5_000;
+
+/**
+ * One local workload on its way into the mesh and out of it.
+ * Invariant: the kernel captures its connections only in `enrolled`, and only while every worker listens for it.
+ */
+export class Enrolment {
+  #place: Place;
+  readonly #dependencies: EnrolmentDependencies;
+  #workload: WorkloadEntry;
+  #state: EnrolmentState = 'waiting';
+  #error: string | null = null;
+  #ports: ListenerPorts | null = null;
+  #conflicts: readonly number[] = [];
+  #namespace: OwnedFd | null = null;
+  /** Network namespace cookie, or cgroup id. */
+  #key = 0n;
+  #instance: string | null = null;
+  #release: Promise<void> = Promise.resolve();
+  #endGrace: () => void = () => {};
+
+  constructor(workload: WorkloadEntry, place: Place, dependencies: EnrolmentDependencies) {
+    this.#workload = workload;
+    this.#place = place;
+    this.#dependencies = dependencies;
+  }
+
+  get place(): Place {
+    return this.#place;
+  }
+
+  get state(): EnrolmentState {
+    return this.#state;
+  }
+
+  get workload(): WorkloadEntry {
+    return this.#workload;
+  }
+
+  /** The kernel's key of the workload while it is enrolled. */
+  get key(): bigint {
+    return this.#key;
+  }
+
+  #move(to: EnrolmentState): void {
+    if (!MOVES[this.#state].includes(to)) {
+      throw new AgentError('WEFT_AGENT_STATE', `the enrolment of ${this.#name} cannot go from ${this.#state} to ${to}`);
+    }
+    this.#state = to;
+  }
+
+  get #name(): string {
+    return `${this.#workload.namespace}/${this.#workload.name}`;
+  }
+
+  /** True if the place has gone, or is another one under the same path. */
+  placeChanged(): boolean {
+    return this.#state === 'enrolled' && placeInstance(this.place) !== this.#instance;
+  }
+
+  /**
+   * First half: listeners in every worker, and an SVID. Nothing is captured yet.
+   * @returns false while the place is not there, or when it failed (see info)
+   */
+  async prepare(place: Place): Promise<boolean> {
+    this.#endGrace();
+    await this.#release;
+    this.#place = place;
+    if (this.#state === 'enrolled' || this.#state === 'enrolling') return true;
+    this.#instance = placeInstance(this.place);
+    if (this.#instance === null) {
+      if (this.#state !== 'waiting') this.#move('waiting');
+      return false;
+    }
+    this.#move('enrolling');
+    try {
+      if (this.place.kind === 'cgroup') await this.#prepareCgroup();
+      else await this.#prepareNamespace();
+      await this.#dependencies.identityReady(this.#workload.identity);
+      this.#error = null;
+      return true;
+    } catch (error) {
+      this.#fail(error);
+      await this.#unlisten(false);
+      return false;
+    }
+  }
+
+  #fail(error: unknown): void {
+    const text = errorText(error);
+    if (text !== this.#error) this.#dependencies.log.error({ workload: this.#name, err: error }, 'a workload could not be enrolled; trying again');
+    this.#error = text;
+    this.#move('failed');
+  }
+
+  async #prepareNamespace(): Promise<void> {
+    const { own, workers } = this.#dependencies;
+    this.#namespace = OwnedFd.open(this.place.path);
+    this.#key = cookieOfNetworkNamespace(this.#namespace.fd);
+    const opened = openListeners(this.#namespace.fd, workers.size, own);
+    this.#ports = opened.ports;
+    if (opened.conflicts.join() !== this.#conflicts.join() && opened.conflicts.length > 0) {
+      this.#dependencies.log.warn(
+        { workload: this.#name, ports: opened.conflicts },
+        opened.conflicts.includes(15_008)
+          ? 'an application holds the tunnel port: the workload cannot be reached over mTLS from other nodes; move the application to another port'
+          : 'an application holds a port of the agent; another one is used',
+      );
+    }
+    this.#conflicts = opened.conflicts;
+    const listener = opened.workers[0]?.inbound[0];
+    if (listener === undefined) throw new AgentError('WEFT_AGENT_STATE', 'no inbound listener was opened');
+    // While the descriptor is still this thread's: afterwards it belongs to a worker.
+    this.#dependencies.hooks.setInboundListener(this.#workload.id, listener.fd);
+    await Promise.all(opened.workers.map((listeners, index) => this.#listen(index, listeners)));
+  }
+
+  async #prepareCgroup(): Promise<void> {
+    const { workers, hostPorts } = this.#dependencies;
+    this.#key = cgroupId(this.place.path);
+    this.#ports = hostPorts();
+    await Promise.all(Array.from({ length: workers.size }, (_, index) => this.#listen(index, { outbound: [], inbound: [], tunnel: [] })));
+  }
+
+  async #listen(index: number, listeners: WorkerListeners): Promise<void> {
+    await this.#dependencies.workers.request(index, {
+      type: 'listen',
+      workloadId: this.#workload.id,
+      identity: this.#workload.identity,
+      ports: this.#ports as ListenerPorts,
+      outbound: listeners.outbound.map((fd) => fd.disown()),
+      inbound: listeners.inbound.map((fd) => fd.disown()),
+      tunnel: listeners.tunnel.map((fd) => fd.disown()),
+      networkNamespace: this.#namespace?.fd ?? null,
+      networkNamespaceCookie: this.place.kind === 'cgroup' ? 0n : this.#key,
+    });
+  }
+
+  /** Second half: the workers know the workload as enrolled, so the kernel may capture. Arriving connections first. */
+  capture(): void {
+    if (this.#state !== 'enrolling') return;
+    const { hooks } = this.#dependencies;
+    try {
+      hooks.setWorkload(this.#kernelWorkload());
+      if (this.place.kind === 'cgroup') {
+        hooks.captureCgroup(this.#key, this.#workload.id);
+      } else {
+        hooks.captureInbound((this.#namespace as OwnedFd).fd, this.#key, this.#workload.id);
+        hooks.captureOutbound(this.#key, this.#workload.id);
+      }
+      this.#move('enrolled');
+    } catch (error) {
+      this.#uncapture();
+      this.#fail(error);
+      this.#release = this.#unlisten(false);
+    }
+  }
+
+  #kernelWorkload(): KernelWorkload {
+    const { id, mode, addresses } = this.#workload;
+    const address = (wanted: boolean): Uint8Array => {
+      const found = addresses.find((text) => isIpv6(text) === wanted);
+      return found === undefined ? new Uint8Array(16) : addressBytes(found);
+    };
+    const ports = this.#ports as ListenerPorts;
+    return {
+      id,
+      mode: mode === 'strict' ? KERNEL_MODE.strict : KERNEL_MODE.permissive,
+      outbound_port: ports.outbound,
+      inbound_port: ports.inbound,
+      tunnel_port: ports.tunnel,
+      address4: address(false),
+      address6: address(true),
+    };
+  }
+
+  /** Takes a changed mode or address of the same workload. */
+  update(workload: WorkloadEntry): void {
+    const before = this.#workload;
+    this.#workload = workload;
+    if (this.#state !== 'enrolled') return;
+    if (before.mode === workload.mode && before.addresses.join() === workload.addresses.join()) return;
+    this.#dependencies.hooks.setWorkload(this.#kernelWorkload());
+  }
+
+  #uncapture(): void {
+    const { hooks } = this.#dependencies;
+    if (this.place.kind === 'cgroup') hooks.releaseCgroup(this.#key, this.#workload.id);
+    else hooks.releaseNamespace(this.#key, this.#workload.id);
+  }
+
+  /**
+   * Stops capturing at once. Connections that are under way go on; the listeners close after a grace period, since other nodes may
+   * still send here. If the place is gone, everything ends now.
+   */
+  release(): Promise<void> {
+    if (this.#state !== 'enrolled') return this.#release;
+    this.#move('releasing');
+    const gone = placeInstance(this.place) !== this.#instance;
+    this.#uncapture();
+    this.#release = this.#unlisten(gone, gone ? 0 : RELEASE_GRACE_MS).finally(() => this.#move('waiting'));
+    return this.#release;
+  }
+
+  async #unlisten(gone: boolean, afterMs = 0): Promise<void> {
+    const { workers } = this.#dependencies;
+    const namespace = this.#namespace;
+    this.#namespace = null;
+    const workloadId = this.#workload.id;
+    this.#ports = null;
+    if (afterMs > 0) {
+      await new Promise<void>((resolve) => {
+        this.#endGrace = resolve;
+        setTimeout(resolve, afterMs).unref();
+      });
+    }
+    await workers.requestAll({ type: 'unlisten', workloadId, gone });
+    namespace?.close();
+  }
+
+  /** A worker was replaced: give the new one its own listeners on the same ports. */
+  async rejoin(index: number): Promise<void> {
+    if (this.#state !== 'enrolled' || this.#ports === null) return;
+    if (this.#namespace === null) {
+      await this.#listen(index, { outbound: [], inbound: [], tunnel: [] });
+      return;
+    }
+    const listeners = openWorkerListeners(this.#namespace.fd, this.#ports, this.#dependencies.own);
+    const inbound = listeners.inbound[0];
+    // The kernel forgot the listener if it was the dead worker's.
+    if (inbound !== undefined) this.#dependencies.hooks.setInboundListener(this.#workload.id, inbound.fd);
+    await this.#listen(index, listeners);
+  }
+
+  info(): EnrolmentInfo {
+    return {
+      workload: this.#name,
+      identity: this.#workload.identity,
+      id: this.#workload.id,
+      state: this.#state,
+      mode: this.#workload.mode,
+      modeSource: this.#workload.modeSource,
+      place: `${this.place.kind} ${this.place.path}`,
+      ports: this.#ports,
+      conflicts: this.#conflicts,
+      error: this.#error,
+    };
+  }
+}

@@ -1,0 +1,288 @@
+import { openSync, readdirSync, readFileSync } from 'node:fs';
+import { KernelHooks } from '../../bpf/kernel-hooks.ts';
+import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
+import { OwnSockets } from '../../bpf/own-sockets.ts';
+import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
+import { CertificateAuthority } from '../../certs/certificate-authority.ts';
+import { SvidManager } from '../../certs/svid-manager.ts';
+import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
+import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
+import type { TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
+import { ConfigDirectory } from '../config/config-directory.ts';
+import { formatProblem } from '../config/format-problem.ts';
+import type { CountersAnswer, ReadyAnswer, StateAnswer, SvidsAnswer } from '../model/admin-api.ts';
+import { errorText } from '../model/errors.ts';
+import type { Mode } from '../model/resources.ts';
+import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts';
+import { AdminServer, type AdminSource } from './admin-server.ts';
+import type { AgentOptions } from './agent-options.ts';
+import { createLog } from './log.ts';
+import { kernelEvents, renderMetrics, svidExpiry } from './metrics.ts';
+import { Registry } from './registry.ts';
+import { WorkerPool } from './worker-pool.ts';
+
+/** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
+const HOST_WORKLOAD_ID = 0;
+/** How long an enrolment waits for the workload's first SVID. */
+const SVID_WAIT_MS = 5_000;
+
+/** A running node agent. */
+export interface Agent extends AsyncDisposable {
+  /** Lets connections finish (bounded), then stops. What the kernel captures stays captured: see KernelHooks. */
+  drain(): Promise<void>;
+}
+
+/**
+ * Starts the agent of one node: the process's table of contents. Resolves when the workers run; enrolment goes on from there (see /ready).
+ * @throws WeftError what keeps it from starting, with the next step
+ */
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  const startedAt = new Date().toISOString();
+  await using started = new AsyncDisposableStack();
+  const log = createLog(options.logLevel);
+  let draining = false;
+
+  // Identity: a CA, and SVIDs for who runs here.
+  const authority = await openAuthority(options);
+  const svids = started.use(
+    new SvidManager({
+      ttlSeconds: options.svidTtlSeconds,
+      issuer: async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+    }),
+  );
+  svids.setBundle(options.trustDomain, authority.roots);
+
+  // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
+  const source: { current: AdminSource | null } = { current: null };
+  started.use(await AdminServer.listen(deferred(source), { runDirectory: options.runDirectory, metrics: options.metrics, log }));
+
+  // Kernel: hooks, and the sockets that they know as ours.
+  const { bpfDirectory, cgroupRoot, maxConnections } = options;
+  const hooks = started.use(KernelHooks.attach({ bpfDirectory, cgroupRoot, ...(maxConnections === null ? {} : { maxConnections }) }));
+  const own = new OwnSockets(hooks.ownSockets);
+  hooks.onEvent((event) => log.warn(event, 'the kernel refused a connection'));
+
+  // Proxy: worker threads.
+  const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
+  const accessLogFd = openAccessLog(options.accessLog);
+  let registry: Registry;
+  const workers = started.use(
+    new WorkerPool({
+      count: options.workers,
+      log,
+      start: (index) => ({
+        index,
+        counters: (blocks[index] as CounterBlock).shared,
+        snapshot: registry.snapshot,
+        maps: { originalDestinations: hooks.originalDestinations.fd, ownSockets: hooks.ownSockets.fd },
+        accessLogFd,
+        deniedByHeader: options.deniedByHeader,
+      }),
+      onReady: (index) => {
+        workers.send(index, { type: 'identities', update: svids.snapshot() });
+        if (hostListens) void rejoin(index);
+      },
+      onNeedIdentity: (identity) => void svids.wait(identity, SVID_WAIT_MS).catch(() => {}),
+    }),
+  );
+  started.defer(svids.onChange(() => workers.broadcast({ type: 'identities', update: svids.snapshot() })));
+
+  // Mesh: who is in it, and who of them is here.
+  let identities: ReadonlySet<string> = new Set();
+  let hostPorts: ListenerPorts = { outbound: 0, inbound: 0, tunnel: 0 };
+  let hostListens = false;
+  registry = started.use(
+    new Registry({
+      ...{ hooks, workers, own, log, cgroupRoot },
+      nodeName: options.nodeName,
+      trustDomain: options.trustDomain,
+      rootNamespace: options.rootNamespace,
+      hostPorts: () => hostPorts,
+      identityReady: async (identity) => void (await svids.wait(identity, SVID_WAIT_MS)),
+      setIdentities: (wanted) => {
+        for (const identity of wanted) svids.ensure(identity);
+        for (const identity of identities) if (!wanted.has(identity)) svids.forget(identity);
+        identities = wanted;
+      },
+      publish: async (snapshot) => void (await workers.requestAll({ type: 'snapshot', snapshot })),
+    }),
+  );
+
+  async function listenOnHost(): Promise<void> {
+    const opened = openListeners(null, workers.size, own);
+    hostPorts = opened.ports;
+    await Promise.all(opened.workers.map((listeners, index) => hostListen(index, listeners.outbound.map((fd) => fd.disown()))));
+    hostListens = true;
+  }
+  function hostListen(index: number, outbound: readonly number[]): Promise<unknown> {
+    return workers.request(index, {
+      type: 'listen',
+      workloadId: HOST_WORKLOAD_ID,
+      identity: '',
+      ports: hostPorts,
+      outbound,
+      inbound: [],
+      tunnel: [],
+      networkNamespace: null,
+      networkNamespaceCookie: currentNetworkNamespaceCookie(),
+    });
+  }
+  async function rejoin(index: number): Promise<void> {
+    try {
+      await hostListen(index, openWorkerListeners(null, hostPorts, own).outbound.map((fd) => fd.disown()));
+      await registry.workerRestarted(index);
+    } catch (error) {
+      log.error({ worker: index, err: error }, 'the new worker has not got all listeners');
+    }
+  }
+
+  await workers.start();
+  await listenOnHost();
+
+  // Configuration: from here on the node follows it.
+  let problems: readonly string[] = [];
+  let configured = false;
+  const config = started.use(
+    await ConfigDirectory.open(options.configDirectory, {
+      onChange: (resources, found) => {
+        problems = found.map((problem) => formatProblem(problem));
+        for (const problem of found) log.error({ file: problem.file, line: problem.line, field: problem.field }, `configuration refused: ${problem.message}`);
+        configured = true;
+        registry.setResources(resources).catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
+      },
+    }),
+  );
+
+  function ready(): ReadyAnswer {
+    const waitingFor: string[] = [];
+    if (!configured) waitingFor.push('configuration');
+    if (!registry.settled) waitingFor.push('enrolments');
+    if (draining) waitingFor.push('draining');
+    return { ready: waitingFor.length === 0, waitingFor };
+  }
+
+  function state(): StateAnswer {
+    const { snapshot } = registry;
+    const namespaces = new Map<string, { mode: Mode; workloads: number }>();
+    for (const resource of config.resources) {
+      if (resource.kind === 'Namespace') namespaces.set(resource.metadata.name, { mode: resource.mode ?? 'off', workloads: 0 });
+    }
+    for (const { namespace } of snapshot.workloads) {
+      const known = namespaces.get(namespace) ?? { mode: 'off' as const, workloads: 0 };
+      namespaces.set(namespace, { ...known, workloads: known.workloads + 1 });
+    }
+    const local = snapshot.workloads.filter((workload) => workload.local).length;
+    return {
+      version: VERSION,
+      node: options.nodeName,
+      trustDomain: options.trustDomain,
+      pid: process.pid,
+      startedAt,
+      workers: workers.size,
+      snapshotVersion: snapshot.version,
+      namespaces: [...namespaces].map(([name, { mode, workloads }]) => ({ name, mode, workloads })),
+      workloads: { local, remote: snapshot.workloads.length - local },
+      services: snapshot.services.length,
+      policies: snapshot.policies.map(({ name }) => name),
+      enrolments: registry.enrolments(),
+      problems: [...problems, ...registry.warnings],
+    };
+  }
+
+  function svidsAnswer(): SvidsAnswer {
+    return {
+      svids: svids.status().map(({ identity, state, notAfter, lastFailure }) => ({
+        identity,
+        state,
+        notAfter: notAfter === null ? null : new Date(notAfter).toISOString(),
+        renewsAt: null,
+        error: lastFailure,
+      })),
+      bundles: svids.bundles().map(({ trustDomain, sequence, roots }) => ({ trustDomain, sequence, roots: roots.split('BEGIN CERTIFICATE').length - 1 })),
+    };
+  }
+
+  function counters(): CountersAnswer {
+    const sums = sumBlocks(blocks);
+    const proxy: Record<string, number> = {};
+    for (const family of COUNTER_FAMILIES) {
+      if (family.kind === 'histogram') continue;
+      for (const { labels, slot } of familySamples(family)) {
+        const text = Object.entries(labels).map(([name, value]) => `${name}="${value}"`);
+        if (sums[slot] !== 0) proxy[`${family.name}{${text.join(',')}}`] = sums[slot] as number;
+      }
+    }
+    return {
+      kernel: hooks.counters(),
+      kernelEntries: hooks.connectionEntries(),
+      proxy,
+      openFileDescriptors: readdirSync('/proc/self/fd').length,
+      rssBytes: process.memoryUsage.rss(),
+    };
+  }
+
+  async function metrics(): Promise<string> {
+    const traffic = (await workers.requestAll({ type: 'traffic' })) as TrafficSnapshot[][];
+    const expiring = svids.status().flatMap(({ identity, notAfter }) => (notAfter === null ? [] : [{ identity, notAfter }]));
+    return renderMetrics(blocks, traffic, [kernelEvents(new Map(Object.entries(hooks.counters()))), svidExpiry(expiring, Date.now())]);
+  }
+
+  source.current = {
+    ready,
+    state,
+    svids: svidsAnswer,
+    counters,
+    metrics,
+    connections: async () => ((await workers.requestAll({ type: 'connections' })) as ConnectionInfo[][]).flat(),
+    addHostWorkload: (request) => registry.addHostWorkload(request),
+    removeHostWorkload: (namespace, name) => registry.removeHostWorkload(namespace, name),
+  };
+  log.info({ node: options.nodeName, trustDomain: options.trustDomain, workers: workers.size, left: hooks.left.length }, 'the agent runs');
+
+  const owned = started.move();
+  return {
+    async drain() {
+      if (draining) return;
+      draining = true;
+      log.info({ deadlineMs: options.drainTimeoutMs }, 'draining');
+      try {
+        await workers.drain(options.drainTimeoutMs);
+      } catch (error) {
+        log.error({ err: error }, `the drain was cut short: ${errorText(error)}`);
+      }
+      await owned.disposeAsync();
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
+
+function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
+  const { certificateAuthority: given, trustDomain } = options;
+  if (given.kind === 'directory') return CertificateAuthority.loadOrCreate({ directory: given.directory, trustDomain });
+  return CertificateAuthority.fromPem({
+    certificate: readFileSync(given.certificateFile, 'utf8'),
+    key: readFileSync(given.keyFile, 'utf8'),
+    trustDomain,
+  });
+}
+
+function openAccessLog(where: AgentOptions['accessLog']): number | null {
+  if (where.kind === 'off') return null;
+  // Append, so that rotation by copy-and-truncate works; 0640: it names who calls whom.
+  return where.kind === 'stdout' ? 1 : openSync(where.path, 'a', 0o640);
+}
+
+/** An AdminSource that answers 'not ready' until the agent has one. */
+function deferred(source: { current: AdminSource | null }): AdminSource {
+  return new Proxy({} as AdminSource, {
+    get: (_, name: keyof AdminSource) => {
+      if (source.current !== null) return source.current[name].bind(source.current);
+      if (name === 'ready') return () => ({ ready: false, waitingFor: ['start'] });
+      return () => {
+        throw new Error('the agent is starting');
+      };
+    },
+  });
+}

@@ -1,0 +1,93 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { KernelOriginalDestinations } from '../../bpf/kernel-original-destinations.ts';
+import { openConnectionMaps } from '../../bpf/connection-maps.ts';
+import { OwnSockets } from '../../bpf/own-sockets.ts';
+import { duplicateFd, type OwnedFd } from '../../bpf/place-descriptors.ts';
+import { WorkloadDialer } from '../../bpf/workload-dialer.ts';
+import { IdentityMirror } from '../../certs/identity-mirror.ts';
+import { SvidVerifier } from '../../certs/peer-verifier.ts';
+import { SvidTlsContexts } from '../../certs/tls-contexts.ts';
+import { DataPlane } from '../../proxy/data-plane.ts';
+import { AccessLog } from '../../proxy/telemetry/access-log.ts';
+import { COUNTERS } from '../../proxy/telemetry/counter-table.ts';
+import { Telemetry } from '../../proxy/telemetry/connection-record.ts';
+import { CounterBlock } from '../../proxy/telemetry/counters.ts';
+import { TrafficMetrics } from '../../proxy/telemetry/traffic-metrics.ts';
+import { errorText } from '../model/errors.ts';
+import type { FromWorker, ToWorker, WorkerStart } from '../model/worker-messages.ts';
+
+/** A proxy thread: the composition root of one worker. */
+const start = workerData as WorkerStart;
+const port = parentPort;
+if (port === null) throw new Error('worker.ts is the entry of a worker thread');
+const tell = (message: FromWorker): void => port.postMessage(message);
+
+/** What this thread knows of each local workload's place. Its own duplicate of the namespace, so that main may close its one. */
+const places = new Map<number, { readonly namespace: OwnedFd | null; readonly cookie: bigint }>();
+
+const maps = openConnectionMaps(start.maps);
+const own = new OwnSockets(maps.ownSockets);
+const counters = CounterBlock.attach(start.counters);
+const accessLog = start.accessLogFd === null ? null : new AccessLog(start.accessLogFd, { counters });
+const traffic = new TrafficMetrics(undefined, () => counters.add(COUNTERS.trafficOverflow.first, 1));
+const identities = new IdentityMirror({ request: (identity) => tell({ type: 'need-identity', identity }) });
+const dataPlane = new DataPlane({
+  worker: start.index,
+  snapshot: start.snapshot,
+  dialer: new WorkloadDialer(own, (workloadId) => {
+    const place = places.get(workloadId);
+    return place === undefined ? undefined : (place.namespace?.fd ?? null);
+  }),
+  originalDestinations: new KernelOriginalDestinations(maps.originalDestinations, (workloadId) => places.get(workloadId)?.cookie),
+  contexts: new SvidTlsContexts(identities),
+  verifier: new SvidVerifier(identities),
+  telemetry: new Telemetry(counters, traffic, accessLog),
+  deniedByHeader: start.deniedByHeader,
+  log: (level, message, fields) => tell({ type: 'log', level, message, fields }),
+});
+
+function forgetPlace(workloadId: number): void {
+  places.get(workloadId)?.namespace?.close();
+  places.delete(workloadId);
+}
+
+async function answer(message: Extract<ToWorker, { request: number }>): Promise<unknown> {
+  switch (message.type) {
+    case 'snapshot':
+      dataPlane.apply(message.snapshot);
+      return null;
+    case 'listen':
+      forgetPlace(message.workloadId);
+      places.set(message.workloadId, {
+        namespace: message.networkNamespace === null ? null : duplicateFd(message.networkNamespace, 'network namespace'),
+        cookie: message.networkNamespaceCookie,
+      });
+      dataPlane.listen(message);
+      return null;
+    case 'unlisten':
+      dataPlane.unlisten(message.workloadId, message.gone);
+      forgetPlace(message.workloadId);
+      return null;
+    case 'connections':
+      return dataPlane.connections();
+    case 'traffic':
+      return traffic.snapshot();
+    case 'drain':
+      await dataPlane.drain(message.deadlineMs);
+      await accessLog?.close();
+      return null;
+  }
+}
+
+port.on('message', (message: ToWorker) => {
+  if (message.type === 'identities') {
+    identities.apply(message.update);
+    return;
+  }
+  const { request } = message;
+  answer(message).then(
+    (value) => tell({ type: 'done', request, value }),
+    (error: unknown) => tell({ type: 'failed', request, message: errorText(error) }),
+  );
+});
+tell({ type: 'ready' });
