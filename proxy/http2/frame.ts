@@ -329,7 +329,11 @@ export class FrameReader {
         else sink.onPing(payload);
         return;
       case FrameType.goaway:
-        sink.onGoaway(readUint32(payload, 0) & 0x7fffffff, readUint32(payload, 4), payload.latin1Slice(8, Math.min(payload.length, 264)));
+        sink.onGoaway(
+          readUint32(payload, 0) & 0x7fffffff,
+          readUint32(payload, 4),
+          payload.toString('latin1', 8, Math.min(payload.length, 264)),
+        );
         return;
       case FrameType.windowUpdate: {
         const increment = readUint32(payload, 0) & 0x7fffffff;

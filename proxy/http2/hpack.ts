@@ -191,7 +191,7 @@ export function decodeHuffman(from: Buffer, start: number, end: number): string 
     state = move >>> 16;
   }
   if (MAY_END[state] === 0) throw compressionError('wrong Huffman padding');
-  return to.latin1Slice(0, length);
+  return to.toString('latin1', 0, length);
 }
 
 export interface HpackLimits {
@@ -297,7 +297,7 @@ export class HpackDecoder {
     const start = this.#at;
     if (length > this.#end - start) throw compressionError('a string longer than the block');
     this.#at += length;
-    return huffman ? decodeHuffman(this.#block, start, start + length) : this.#block.latin1Slice(start, start + length);
+    return huffman ? decodeHuffman(this.#block, start, start + length) : this.#block.toString('latin1', start, start + length);
   }
 
   /** The ring slot of a dynamic entry. */
@@ -419,7 +419,7 @@ export class HpackEncoder {
 
   #text(text: string, at: number): number {
     const start = this.#integer(text.length, 7, 0, at);
-    return start + this.#buffer.latin1Write(text, start);
+    return start + this.#buffer.write(text, start, 'latin1');
   }
 
   #integer(value: number, prefixBits: number, high: number, at: number): number {

@@ -93,6 +93,7 @@ interface Group {
   failures: number;
   retryAt: number;
   lastError: TunnelError | null;
+  forgetting: NodeJS.Timeout | null;
 }
 
 /**
@@ -172,7 +173,17 @@ export class TunnelPool {
     const key = `${request.sourceWorkloadId} ${request.sourceIdentity} ${request.destinationAddress} ${expected}`;
     let group = this.#groups.get(key);
     if (group === undefined) {
-      group = { key, request, usable: new Set(), retired: new Set(), starting: null, failures: 0, retryAt: 0, lastError: null };
+      group = {
+        key,
+        request,
+        usable: new Set(),
+        retired: new Set(),
+        starting: null,
+        failures: 0,
+        retryAt: 0,
+        lastError: null,
+        forgetting: null,
+      };
       this.#groups.set(key, group);
     }
     return group;
@@ -268,13 +279,18 @@ export class TunnelPool {
     this.#checkDrained();
   }
 
+  /** A group without connections goes; after a failure only when its backoff is long over, so that the failures count. */
   #forgetIfEmpty(group: Group): void {
-    if (group.usable.size > 0 || group.retired.size > 0 || group.starting !== null) return;
-    // A backoff must outlive its failed connection; it is dropped when it has passed.
-    const wait = group.retryAt - Date.now();
-    if (wait > 0) setTimeout(() => this.#forgetIfEmpty(group), wait + 1000).unref();
-    else if (group.failures === 0 || wait < -1000 || this.#state !== 'running') this.#groups.delete(group.key);
-    else setTimeout(() => this.#forgetIfEmpty(group), 2000).unref();
+    if (group.usable.size > 0 || group.retired.size > 0 || group.starting !== null || group.forgetting !== null) return;
+    if (group.failures === 0) {
+      this.#groups.delete(group.key);
+      return;
+    }
+    group.forgetting = setTimeout(() => {
+      group.forgetting = null;
+      if (Date.now() < group.retryAt) this.#forgetIfEmpty(group);
+      else if (this.#clients(group).length === 0) this.#groups.delete(group.key);
+    }, 2 * this.#limits.maxBackoffMs).unref();
   }
 
   #armIdle(group: Group, client: TunnelClient): void {

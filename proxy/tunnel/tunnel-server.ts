@@ -210,13 +210,17 @@ export class TunnelServer {
       this.#refused(refusalOf(failure), failure ?? new Error('the peer left during the handshake'), remoteAddress);
       this.#checkDrained();
     };
+    const left = (): void => void secure.destroy();
     secure.on('error', failed);
+    // With half-open sockets a client that leaves early would be waited for.
+    secure.once('end', left);
     // A failed handshake destroys the socket without 'error'; this is where its reason is.
     secure.on('_tlsError', failed);
     secure.once('close', closed);
     secure.once('secure', () => {
       clearTimeout(timer);
       secure.off('close', closed);
+      secure.off('end', left);
       secure.off('_tlsError', failed);
       this.#handshakes.delete(secure);
       this.#secured(secure, remoteAddress, remotePort, localAddress);
@@ -234,6 +238,12 @@ export class TunnelServer {
 
   /** The handshake is over, full or resumed: nothing is read before the peer is verified. */
   #secured(secure: TLSSocket, remoteAddress: string, remotePort: number, localAddress: string): void {
+    // Whatever the context allows, a tunnel is TLS 1.3 with HTTP/2.
+    if (secure.getProtocol() !== 'TLSv1.3' || secure.alpnProtocol !== ALPN_HTTP2) {
+      secure.destroy();
+      this.#refused('tls', 'the client did not agree on TLS 1.3 and h2', remoteAddress);
+      return;
+    }
     const chain = peerChain(secure);
     if (chain.length === 0) {
       this.#sendAway(secure, 'the client showed no certificate');
@@ -246,11 +256,6 @@ export class TunnelServer {
     } catch (error) {
       this.#sendAway(secure, error instanceof WeftError ? error.code : 'certificate refused');
       this.#refused('certificate', error, remoteAddress);
-      return;
-    }
-    if (secure.alpnProtocol !== ALPN_HTTP2) {
-      secure.destroy();
-      this.#refused('tls', 'the client did not offer h2', remoteAddress);
       return;
     }
     if (this.#state !== 'running') {

@@ -1,0 +1,163 @@
+import { once } from 'node:events';
+import net from 'node:net';
+import type { AddressInfo, Server, Socket } from 'node:net';
+import { createSecureContext } from 'node:tls';
+import type { SecureContext } from 'node:tls';
+import { IdentityMirror } from '../../../certs/identity-mirror.ts';
+import { SvidVerifier } from '../../../certs/peer-verifier.ts';
+import { SvidTlsContexts } from '../../../certs/tls-contexts.ts';
+import { TunnelServer } from '../../../proxy/tunnel/tunnel-server.ts';
+import type { TunnelConnect, TunnelRefused, TunnelResponder, TunnelServerLimits } from '../../../proxy/tunnel/tunnel-server.ts';
+import { TunnelClient } from '../../../proxy/tunnel/tunnel-client.ts';
+import type { TunnelClientOptions } from '../../../proxy/tunnel/tunnel-client.ts';
+import type { Dialer, DialRequest, SvidMaterial } from '../../../src/model/data-plane.ts';
+import { type ForgeOptions, type Forged, forge, forgeRoot } from '../../unit/certs/forge.ts';
+
+export const CLIENT_ID = 'spiffe://example.org/ns/shop/sa/web';
+export const SERVER_ID = 'spiffe://example.org/ns/shop/sa/cart';
+
+/** Identities of one trust domain, TLS contexts made of them, and a verifier: what the agent hands to the tunnel. */
+export class TunnelWorld implements Disposable {
+  readonly root: Forged;
+  readonly mirror: IdentityMirror = new IdentityMirror({ request: () => {} });
+  readonly contexts: SvidTlsContexts;
+  readonly verifier: SvidVerifier;
+  #svids: SvidMaterial[] = [];
+
+  private constructor(root: Forged) {
+    this.root = root;
+    this.contexts = new SvidTlsContexts(this.mirror);
+    this.verifier = new SvidVerifier(this.mirror);
+  }
+
+  static async make(): Promise<TunnelWorld> {
+    const world = new TunnelWorld(await forgeRoot());
+    await world.issue(CLIENT_ID);
+    await world.issue(SERVER_ID);
+    return world;
+  }
+
+  /** Issues, or rotates, the SVID of an identity. */
+  async issue(identity: string): Promise<void> {
+    const leaf = await forge({ issuer: this.root, uris: [identity] });
+    const svid = { identity, certificateChain: leaf.pem, privateKey: leaf.privateKey, notAfter: Date.now() + 3_600_000 };
+    this.#svids = [...this.#svids.filter((other) => other.identity !== identity), svid];
+    this.mirror.apply({ svids: this.#svids, bundles: [{ trustDomain: 'example.org', roots: this.root.pem, sequence: 1 }] });
+  }
+
+  context(identity: string): SecureContext {
+    const context = this.contexts.context(identity);
+    if (context === null) throw new Error(`no SVID for ${identity}`);
+    return context;
+  }
+
+  /** A context with a certificate made to order: what an attacker brings. */
+  async forged(options: ForgeOptions): Promise<SecureContext> {
+    const leaf = await forge({ issuer: this.root, ...options });
+    return createSecureContext({ key: leaf.privateKey, cert: leaf.pem, ca: this.root.pem, minVersion: 'TLSv1.3' });
+  }
+
+  [Symbol.dispose](): void {
+    this.contexts[Symbol.dispose]();
+    this.mirror[Symbol.dispose]();
+  }
+}
+
+/** Dials 127.0.0.1, whatever the address says. */
+export class LoopbackDialer implements Dialer {
+  readonly requests: DialRequest[] = [];
+  readonly sockets: Socket[] = [];
+
+  dial(request: DialRequest): Socket {
+    this.requests.push(request);
+    const socket = net.connect({ host: '127.0.0.1', port: request.port, allowHalfOpen: true });
+    this.sockets.push(socket);
+    return socket;
+  }
+}
+
+export type OnConnect = (connect: TunnelConnect, responder: TunnelResponder) => void;
+
+/** Answers 200 and sends everything back. */
+export const echo: OnConnect = (_connect, responder) => {
+  const stream = responder.accept();
+  stream.attach({
+    onData: (chunk) => {
+      if (!stream.write(chunk)) stream.pause();
+    },
+    onEnd: () => stream.end(),
+    onDrain: () => stream.resume(),
+    onClose: () => {},
+  });
+  stream.resume();
+};
+
+/** A tunnel server on a loopback port. */
+export class TunnelHost implements AsyncDisposable {
+  readonly listener: Server;
+  readonly server: TunnelServer;
+  readonly refused: TunnelRefused[] = [];
+  #waiters: (() => void)[] = [];
+  readonly #sockets = new Set<Socket>();
+
+  constructor(world: TunnelWorld, onConnect: OnConnect = echo, limits: Partial<TunnelServerLimits> = {}, identity: string = SERVER_ID) {
+    this.server = new TunnelServer({
+      contexts: world.contexts,
+      identity,
+      verifier: world.verifier,
+      onConnect,
+      onRefused: (refused) => {
+        this.refused.push(refused);
+        for (const wake of this.#waiters.splice(0)) wake();
+      },
+      limits,
+    });
+    this.listener = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+      this.#sockets.add(socket);
+      socket.on('close', () => this.#sockets.delete(socket));
+      this.server.accept(socket);
+    });
+  }
+
+  async listen(): Promise<this> {
+    this.listener.listen(0, '127.0.0.1');
+    await once(this.listener, 'listening');
+    return this;
+  }
+
+  get port(): number {
+    return (this.listener.address() as AddressInfo).port;
+  }
+
+  /** The first refusal, now or soon. */
+  async firstRefusal(): Promise<TunnelRefused> {
+    while (this.refused.length === 0) {
+      await new Promise<void>((resolve) => {
+        this.#waiters.push(resolve);
+      });
+    }
+    return this.refused[0] as TunnelRefused;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.server.dispose();
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise((resolve) => {
+      this.listener.close(resolve);
+    });
+  }
+}
+
+/** A client of the host with the world's own identities. */
+export function connect(world: TunnelWorld, host: TunnelHost, options: Partial<TunnelClientOptions> = {}): TunnelClient {
+  return new TunnelClient({
+    dialer: new LoopbackDialer(),
+    verifier: world.verifier,
+    context: world.context(CLIENT_ID),
+    sourceWorkloadId: 7,
+    destinationAddress: '127.0.0.1',
+    port: host.port,
+    expectedIdentities: [SERVER_ID],
+    ...options,
+  });
+}
