@@ -6,6 +6,7 @@
 #include "maps.bpf.h"
 
 #define IPPROTO_TCP 6
+#define AF_INET 2
 #define LOOPBACK_IFINDEX 1
 
 /* The workload of the namespace that this copy is attached to. */
@@ -18,10 +19,25 @@ struct {
   __type(value, __u64);
 } weft_inbound_listeners SEC(".maps");
 
+/*
+ * True for a connection from within the namespace. One to a loopback address arrives on lo; one to the pod's own address is said to
+ * arrive on the interface of that address, but comes from the very address it goes to. From outside that cannot be: the kernel drops such
+ * IPv4 packets as martian, and the answer to an IPv6 one never leaves.
+ */
+static __always_inline bool from_within(struct bpf_sk_lookup *ctx)
+{
+  if (ctx->ingress_ifindex == LOOPBACK_IFINDEX)
+    return true;
+  if (ctx->family == AF_INET)
+    return ctx->remote_ip4 == ctx->local_ip4;
+  return ctx->remote_ip6[0] == ctx->local_ip6[0] && ctx->remote_ip6[1] == ctx->local_ip6[1] && ctx->remote_ip6[2] == ctx->local_ip6[2] &&
+         ctx->remote_ip6[3] == ctx->local_ip6[3];
+}
+
 SEC("sk_lookup")
 int weft_inbound(struct bpf_sk_lookup *ctx)
 {
-  if (ctx->protocol != IPPROTO_TCP || ctx->ingress_ifindex == LOOPBACK_IFINDEX)
+  if (ctx->protocol != IPPROTO_TCP || from_within(ctx))
     return SK_PASS;
   __u32 id = workload_id;
   struct weft_workload *workload = bpf_map_lookup_elem(&weft_workloads, &id);

@@ -40,6 +40,9 @@ export const Errno = {
   EINVAL: 22,
   ENOSPC: 28,
   EOPNOTSUPP: 95,
+  EADDRINUSE: 98,
+  EAFNOSUPPORT: 97,
+  EADDRNOTAVAIL: 99,
   EINPROGRESS: 115,
 } as const;
 
