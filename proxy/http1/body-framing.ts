@@ -9,25 +9,32 @@ export const MALFORMED = -1;
 
 /**
  * Where in a body the next byte belongs. Transitions, each on the byte read:
- * size -> (extension ->) sizeLineFeed -> data -> dataReturn -> dataLineFeed -> size …; after a size of 0:
+ * size -> sizeLineFeed -> data -> dataReturn -> dataLineFeed -> size …; after a size of 0:
  * sizeLineFeed -> trailerStart -> trailerName -> trailerValue -> trailerLineFeed -> trailerStart … -> endLineFeed -> done.
- * Fixed lengths and bodies until close know only fixed, untilClose and done.
+ * A `;` after the size: extensionStart -> extensionName (-> valueStart -> value, or quoted <-> escaped -> quotedEnd) -> sizeLineFeed, or
+ * extensionStart again. Fixed lengths and bodies until close know only fixed, untilClose and done.
  */
 const State = {
   done: 0,
   fixed: 1,
   untilClose: 2,
   size: 3,
-  extension: 4,
-  sizeLineFeed: 5,
-  data: 6,
-  dataReturn: 7,
-  dataLineFeed: 8,
-  trailerStart: 9,
-  trailerName: 10,
-  trailerValue: 11,
-  trailerLineFeed: 12,
-  endLineFeed: 13,
+  sizeLineFeed: 4,
+  data: 5,
+  dataReturn: 6,
+  dataLineFeed: 7,
+  extensionStart: 8,
+  extensionName: 9,
+  valueStart: 10,
+  value: 11,
+  quoted: 12,
+  escaped: 13,
+  quotedEnd: 14,
+  trailerStart: 15,
+  trailerName: 16,
+  trailerValue: 17,
+  trailerLineFeed: 18,
+  endLineFeed: 19,
 } as const;
 
 type State = (typeof State)[keyof typeof State];
@@ -35,6 +42,9 @@ type State = (typeof State)[keyof typeof State];
 /** 2^52 - 1: thirteen hexadecimal digits, still exact as a number. */
 const MAX_SIZE_DIGITS = 13;
 const SPACE = 0x20;
+const QUOTE = 0x22;
+const EQUALS = 0x3d;
+const BACKSLASH = 0x5c;
 const DELETE = 0x7f;
 const LONGEST_NAME = 17;
 
@@ -150,24 +160,12 @@ export class BodyFraming {
             this.#state = State.sizeLineFeed;
           } else if (byte === SEMICOLON) {
             this.#extensionBytes = 0;
-            this.#state = State.extension;
+            this.#state = State.extensionStart;
           } else {
             return this.#malformed('bad-chunk-size');
           }
           break;
         }
-        case State.extension:
-          if (byte === CR) {
-            this.#state = State.sizeLineFeed;
-          } else if (byte < SPACE || byte >= DELETE) {
-            return this.#malformed('bad-chunk-extension');
-          } else if (
-            ++this.#extensionBytes > this.#limits.chunkExtensionBytes ||
-            ++this.#extensionTotalBytes > this.#limits.chunkExtensionTotalBytes
-          ) {
-            return this.#malformed('chunk-extension-too-long');
-          }
-          break;
         case State.sizeLineFeed:
           if (byte !== LF) return this.#malformed('bad-chunk-size');
           this.#state = this.#remaining === 0 ? State.trailerStart : State.data;
@@ -182,11 +180,42 @@ export class BodyFraming {
           this.#state = State.size;
           break;
         default:
-          if (!this.#trailerByte(byte)) return MALFORMED;
+          if (!(this.#state < State.trailerStart ? this.#extensionByte(byte) : this.#trailerByte(byte))) return MALFORMED;
           if (this.#state === State.done) return at;
       }
     }
     return at;
+  }
+
+  /** One byte of a chunk extension, RFC 9112 section 7.1.1 without the optional whitespace. False: malformed, `refusal` set. */
+  #extensionByte(byte: number): boolean {
+    if (++this.#extensionBytes > this.#limits.chunkExtensionBytes || ++this.#extensionTotalBytes > this.#limits.chunkExtensionTotalBytes) {
+      this.refusal = 'chunk-extension-too-long';
+      return false;
+    }
+    this.refusal = 'bad-chunk-extension';
+    switch (this.#state) {
+      case State.extensionStart:
+        this.#state = State.extensionName;
+        return IS_TOKEN[byte] === 1;
+      case State.valueStart:
+        this.#state = byte === QUOTE ? State.quoted : State.value;
+        return byte === QUOTE || IS_TOKEN[byte] === 1;
+      case State.quoted:
+        if (byte === QUOTE) this.#state = State.quotedEnd;
+        else if (byte === BACKSLASH) this.#state = State.escaped;
+        return byte >= SPACE && byte < DELETE;
+      case State.escaped:
+        this.#state = State.quoted;
+        return byte >= SPACE && byte < DELETE;
+      default:
+        // A name, a value, or what follows a quoted value.
+        if (byte === CR) this.#state = State.sizeLineFeed;
+        else if (byte === SEMICOLON) this.#state = State.extensionStart;
+        else if (byte === EQUALS && this.#state === State.extensionName) this.#state = State.valueStart;
+        else return this.#state !== State.quotedEnd && IS_TOKEN[byte] === 1;
+        return true;
+    }
   }
 
   /** One byte after the last chunk. False: malformed, `refusal` set. */
