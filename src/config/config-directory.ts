@@ -87,7 +87,8 @@ export class ConfigDirectory implements AsyncDisposable {
   #timer: NodeJS.Timeout | null = null;
   #rescan: NodeJS.Timeout | null = null;
   #watcher: FSWatcher | null = null;
-  /** Which directory the watcher watches: the name may have come to mean another. */
+  /** Which directory the last scan saw and the watcher watches: the name may have come to mean another. */
+  #seen = '';
   #watched = '';
   #scan: Promise<void> = Promise.resolve();
 
@@ -214,7 +215,11 @@ export class ConfigDirectory implements AsyncDisposable {
     try {
       const { dev, ino, birthtimeNs } = await stat(this.#directory, { bigint: true });
       // Inode numbers are used again, often at once.
-      this.#watch(`${dev}:${ino}:${birthtimeNs}`);
+      const identity = `${dev}:${ino}:${birthtimeNs}`;
+      // A new directory may still be being filled: what it holds counts once it was quiet under our eyes.
+      if (this.#seen !== '' && this.#seen !== identity) this.#apply('change');
+      this.#seen = identity;
+      this.#watch(identity);
       data = await this.#dataLink();
       const entries = await readdir(this.#directory);
       names = entries.filter((name) => !name.startsWith('.') && /\.ya?ml$/.test(name)).toSorted();

@@ -71,11 +71,11 @@ export class ModeResolver {
       if (mode === 'strict' || label.mode === 'permissive' || level >= label.level) result = { mode, source: nameOf(authentication) };
       break;
     }
-    const portModes = [...(bySelector?.spec.portLevel ?? [])]
-      .filter(([, written]) => written !== 'UNSET')
-      .map(([port, written]): [number, Mode] => [port, toMode(written)])
-      .filter(([, mode]) => mode !== result.mode)
-      .toSorted(([left], [right]) => left - right);
+    const portModes: [number, Mode][] = [];
+    for (const [port, written] of bySelector?.spec.portLevel ?? []) {
+      if (written !== 'UNSET' && toMode(written) !== result.mode) portModes.push([port, toMode(written)]);
+    }
+    portModes.sort(([left], [right]) => left - right);
     return { mode: result.mode, portModes, source: result.source };
   }
 

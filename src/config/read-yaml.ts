@@ -115,9 +115,8 @@ export function* readYaml(text: string, problems: ProblemList): Generator<YamlDo
   for (const token of parser.end()) {
     for (const document of composer.next(token)) yield* convert(document, lines, problems);
   }
-  for (const document of composer.end()) yield* convert(document, lines, problems);
-  // What is left here belongs to no document, such as a lone directive.
-  for (const error of composer.streamInfo().errors) fail('WEFT_CONFIG_YAML', error.pos[0], error.message, FIX_YAML);
+  // Even without a document there may be something to report, such as a lone directive.
+  for (const document of composer.end(true, text.length)) yield* convert(document, lines, problems);
 }
 
 function hex(code: number): string {

@@ -3,6 +3,14 @@ import { describe, it } from 'node:test';
 import { parseResources } from '../../../src/config/parse-resources.ts';
 import { one, parsed, peerAuthentication, places, policy, refused, service, workload } from './fixtures.ts';
 
+const source = (fields: string) => `{rules: [{from: [{source: {${fields}}}]}]}`;
+const operation = (fields: string) => `{rules: [{to: [{operation: {${fields}}}]}]}`;
+const dryRun = (value: string) =>
+  `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, annotations: {istio.io/dry-run: "${value}"}}\n`;
+const mode = (labels: string) => one('Namespace', `apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: ${labels}}\n`).mode;
+const specOf = (spec: string) => one('AuthorizationPolicy', policy(spec)).spec;
+const protocol = (port: string) => one('Service', service('web', `{ports: [{port: 1, ${port}}]}`)).spec.ports[0]?.protocol;
+
 describe('a file', () => {
   it('holds any number of documents, Lists and comments', () => {
     const resources = parsed(`# shop
@@ -154,8 +162,6 @@ spec:
 });
 
 describe('Namespace', () => {
-  const mode = (labels: string) => one('Namespace', `apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: ${labels}}\n`).mode;
-
   it('takes its mode from weft.dev/mode, else from the label of Istio', () => {
     assert.equal(mode('{}'), null);
     assert.equal(mode('{weft.dev/mode: off}'), 'off');
@@ -253,7 +259,6 @@ describe('Service', () => {
   });
 
   it('declares protocols by appProtocol, else by the prefix of the port name', () => {
-    const protocol = (port: string) => one('Service', service('web', `{ports: [{port: 1, ${port}}]}`)).spec.ports[0]?.protocol;
     const cases: [string, string][] = [
       ['appProtocol: http', 'http'],
       ['appProtocol: HTTP2', 'http2'],
@@ -357,8 +362,6 @@ describe('PeerAuthentication', () => {
 });
 
 describe('AuthorizationPolicy', () => {
-  const specOf = (spec: string) => one('AuthorizationPolicy', policy(spec)).spec;
-
   it('tells no rules, an empty list of rules and an empty rule apart', () => {
     assert.deepEqual(specOf('{}'), { action: 'ALLOW', selector: null, rules: [] });
     assert.deepEqual(specOf('{rules: []}').rules, []);
@@ -400,8 +403,6 @@ describe('AuthorizationPolicy', () => {
     ]);
   });
 
-  const source = (fields: string) => `{rules: [{from: [{source: {${fields}}}]}]}`;
-  const operation = (fields: string) => `{rules: [{to: [{operation: {${fields}}}]}]}`;
   const S = 'spec.rules[0].from[0].source';
   const O = 'spec.rules[0].to[0].operation';
   for (const [what, spec, field] of [
@@ -459,9 +460,7 @@ describe('AuthorizationPolicy', () => {
   }
 
   it('is refused with dry run, because it would be enforced', () => {
-    const text = (value: string) =>
-      `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, annotations: {istio.io/dry-run: "${value}"}}\n`;
-    assert.deepEqual(places(refused(text('true'))), ['3:53 UNSUPPORTED metadata.annotations["istio.io/dry-run"]']);
-    assert.equal(parsed(text('false')).length, 1);
+    assert.deepEqual(places(refused(dryRun('true'))), ['3:53 UNSUPPORTED metadata.annotations["istio.io/dry-run"]']);
+    assert.equal(parsed(dryRun('false')).length, 1);
   });
 });
