@@ -32,7 +32,11 @@ export interface CertificateFields {
 }
 
 /** Bits of keyUsage. */
-export const KEY_USAGE = { digitalSignature: 1, keyCertSign: 1 << 5, crlSign: 1 << 6 } as const;
+export const KEY_USAGE: { readonly digitalSignature: number; readonly keyCertSign: number; readonly crlSign: number } = {
+  digitalSignature: 1,
+  keyCertSign: 1 << 5,
+  crlSign: 1 << 6,
+};
 
 /** Object identifiers of extKeyUsage. */
 export const EXTENDED_KEY_USAGE = {
@@ -42,7 +46,7 @@ export const EXTENDED_KEY_USAGE = {
 } as const;
 
 /** Larger certificates are refused before they are read. An SVID with the longest SPIFFE ID has about 2.5 KiB. */
-export const MAX_CERTIFICATE_BYTES = 16 * 1024;
+export const MAX_CERTIFICATE_BYTES: number = 16 * 1024;
 
 const OID = {
   keyUsage: '2.5.29.15',

@@ -172,6 +172,19 @@ describe('a TLS handshake', () => {
     assert.deepEqual(server.seen, []);
   });
 
+  test('with ChaCha20 alone does not happen', async () => {
+    await using server = await new TestServer(contextOf(SERVER)).listen();
+    const socket = connect({
+      host: '127.0.0.1',
+      port: server.port,
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.3',
+      ciphers: 'TLS_CHACHA20_POLY1305_SHA256',
+    });
+    await assert.rejects(once(socket, 'secureConnect'), { code: 'ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE' });
+    assert.deepEqual(server.seen, []);
+  });
+
   test('through an intermediate works', async () => {
     await using server = await new TestServer(contextOf(SERVER)).listen();
     const intermediate = await forge({ issuer: testRoot, subject: 'CN=i', uris: [], ca: true });

@@ -9,6 +9,7 @@ import { BACKDATE_SECONDS, CertificateAuthority, type IssueRequest } from '../..
 import { KEY_USAGE, readCertificateFields } from '../../../certs/certificate-fields.ts';
 import { SvidVerifier } from '../../../certs/peer-verifier.ts';
 import { certificatesFromPem } from '../../../certs/pem.ts';
+import { createPrivateFile, readPrivateFile } from '../../../certs/private-file.ts';
 import { createSigningRequest, type SigningRequest } from '../../../certs/signing-request.ts';
 import { bundlesOf, forge, forgeRequest, forgeRoot, IDENTITY, KeyUsageFlags, TRUST_DOMAIN } from './forge.ts';
 
@@ -71,6 +72,13 @@ describe('on its first start', () => {
     );
     assert.equal(new Set(all.map((one) => one.roots)).size, 1);
     assert.deepEqual(await readdir(directory), ['ca.pem']);
+  });
+
+  test('it never replaces a key that another process wrote in the meantime', async () => {
+    const path = join(home, 'meantime', 'ca.pem');
+    assert.equal(await createPrivateFile(path, 'first'), true);
+    assert.equal(await createPrivateFile(path, 'second'), false);
+    assert.equal(await readPrivateFile(path), 'first');
   });
 
   test('it refuses a directory that others may write to', async () => {
@@ -234,6 +242,12 @@ describe('a given authority', () => {
     const stranger = await forgeRoot({ subject: 'CN=stranger' });
     const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
     await assert.rejects(given(signer.pem + stranger.pem, signer.privateKey), error('WEFT_CERTS_CA_INVALID', /not signed by the next/));
+  });
+
+  test('is refused when its names do not lead from one certificate to the next', async () => {
+    const root = await forgeRoot();
+    const signer = await forge({ issuer: root, issuerName: 'CN=another', subject: 'CN=signer', uris: [], ca: true });
+    await assert.rejects(given(signer.pem + root.pem, signer.privateKey), error('WEFT_CERTS_CA_INVALID', /not signed by the next/));
   });
 
   test('is refused when its SPIFFE ID has a path', async () => {

@@ -112,6 +112,14 @@ describe('the reader of certificates', () => {
     );
   });
 
+  test('refuses a certificate that names two signature algorithms', async () => {
+    const { der } = await forge();
+    const bytes = Buffer.from(der);
+    const ecdsaWithSha256 = Buffer.from('2a8648ce3d040302', 'hex');
+    bytes[bytes.lastIndexOf(ecdsaWithSha256) + ecdsaWithSha256.length - 1] = 3;
+    assert.throws(() => readCertificateFields(bytes), /algorithms differ/);
+  });
+
   test('refuses more than 16 KiB without reading it', () => {
     assert.throws(() => readCertificateFields(new Uint8Array(16 * 1024 + 1)), /more than 16384 bytes/);
   });

@@ -1,4 +1,5 @@
 import 'reflect-metadata';
+import type { webcrypto } from 'node:crypto';
 import {
   BasicConstraintsExtension,
   ExtendedKeyUsage,
@@ -22,7 +23,7 @@ export interface Forged {
   readonly der: Uint8Array;
   readonly pem: string;
   readonly privateKey: string;
-  readonly keys: CryptoKeyPair;
+  readonly keys: webcrypto.CryptoKeyPair;
   readonly subject: string;
 }
 
@@ -43,14 +44,14 @@ export interface ForgeOptions {
   readonly notAfter?: number;
   readonly extra?: readonly Extension[];
   /** Default: new ones. */
-  readonly keys?: CryptoKeyPair;
-  readonly keyAlgorithm?: EcKeyGenParams | RsaHashedKeyGenParams;
-  readonly signingAlgorithm?: EcdsaParams | { readonly name: string; readonly hash: string };
+  readonly keys?: webcrypto.CryptoKeyPair;
+  readonly keyAlgorithm?: webcrypto.EcKeyGenParams | webcrypto.RsaHashedKeyGenParams;
+  readonly signingAlgorithm?: webcrypto.EcdsaParams | { readonly name: string; readonly hash: string };
 }
 
 export const TRUST_DOMAIN = 'example.org';
 export const IDENTITY = 'spiffe://example.org/ns/shop/sa/cart';
-const P256: EcKeyGenParams = { name: 'ECDSA', namedCurve: 'P-256' };
+const P256: webcrypto.EcKeyGenParams = { name: 'ECDSA', namedCurve: 'P-256' };
 
 function pem(label: string, der: ArrayBuffer): string {
   const lines =
@@ -63,7 +64,8 @@ function pem(label: string, der: ArrayBuffer): string {
 /** Signs whatever is asked for. Without options: a valid leaf for IDENTITY, self-signed. */
 export async function forge(options: ForgeOptions = {}): Promise<Forged> {
   const { issuer = null, subject = '', uris = [IDENTITY], otherNames = [], ca = false, extra = [] } = options;
-  const keys = options.keys ?? ((await crypto.subtle.generateKey(options.keyAlgorithm ?? P256, true, ['sign', 'verify'])) as CryptoKeyPair);
+  const keys =
+    options.keys ?? ((await crypto.subtle.generateKey(options.keyAlgorithm ?? P256, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair);
   const extensions: Extension[] = [new BasicConstraintsExtension(ca, options.pathLength, true)];
   const keyUsage = options.keyUsage === undefined ? (ca ? KeyUsageFlags.keyCertSign : KeyUsageFlags.digitalSignature) : options.keyUsage;
   if (keyUsage !== null) extensions.push(new KeyUsagesExtension(keyUsage, true));
@@ -123,7 +125,7 @@ export function bundlesOf(roots: Readonly<Record<string, string>>): { bundle(tru
 
 /** A PKCS#10 request, DER, that asks for whatever it likes. */
 export async function forgeRequest(options: Pick<ForgeOptions, 'subject' | 'uris' | 'ca' | 'keyAlgorithm'> = {}): Promise<Uint8Array> {
-  const keys = (await crypto.subtle.generateKey(options.keyAlgorithm ?? P256, true, ['sign', 'verify'])) as CryptoKeyPair;
+  const keys = (await crypto.subtle.generateKey(options.keyAlgorithm ?? P256, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
   const request = await Pkcs10CertificateRequestGenerator.create({
     name: options.subject ?? '',
     keys,

@@ -221,6 +221,10 @@ describe('a peer is refused', () => {
     assert.throws(() => new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: '' })).verify([leaf.der]), refused('TRUST_DOMAIN', /revokes/));
   });
 
+  test('when its issuer is not called as the root is, though the root signed it', async () => {
+    await assert.rejects(verifyLeaf({ issuerName: 'CN=another' }), refused('CHAIN'));
+  });
+
   test('when it signed itself', async () => {
     const leaf = await forge();
     assert.throws(() => verifier.verify([leaf.der]), refused('CHAIN'));
@@ -351,11 +355,15 @@ describe('a verified leaf is remembered', () => {
   test('only until the first certificate of its path expires', async () => {
     let now = Date.now();
     const own = new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem }), { now: () => now });
-    const intermediate = await forge({ issuer: root, subject: 'CN=i', uris: [], ca: true, notAfter: now + 60_000 });
-    const leaf = await forge({ issuer: intermediate });
-    own.verify([leaf.der, intermediate.der]);
-    now += 61_000;
-    assert.throws(() => own.verify([leaf.der, intermediate.der]), refused('EXPIRED', /intermediate/));
+    const upper = await forge({ issuer: root, subject: 'CN=upper', uris: [], ca: true, notAfter: now + 60_000 });
+    const lower = await forge({ issuer: upper, subject: 'CN=lower', uris: [], ca: true });
+    const leaf = await forge({ issuer: lower });
+    const chain = [leaf.der, lower.der, upper.der];
+    own.verify(chain);
+    now += 59_000;
+    assert.equal(own.verify([leaf.der]).text, IDENTITY);
+    now += 2000;
+    assert.throws(() => own.verify(chain), refused('EXPIRED', /intermediate/));
   });
 
   test('only until the bundle of its trust domain changes', async () => {
