@@ -12,11 +12,23 @@ const polls = new Map<bigint, DescriptorPoll>();
 let readableCallback: bigint | null = null;
 let closedCallback: bigint | null = null;
 
+/**
+ * node:ffi does not run promise reactions and ticks after a callback: without other activity they would wait, as the loop sleeps.
+ * An immediate makes the loop enter JavaScript once more in this turn, ahead of immediates of the callback's own.
+ */
+function runReactionsSoon(): void {
+  setImmediate(nothing);
+}
+
+function nothing(): void {}
+
 function onReadable(handle: bigint, status: number): undefined {
+  runReactionsSoon();
   polls.get(handle)?.handleReadable(status);
 }
 
 function onClosed(handle: bigint): undefined {
+  runReactionsSoon();
   polls.get(handle)?.handleClosed();
 }
 

@@ -149,7 +149,7 @@ export function currentEventLoop(): bigint {
 }
 
 /** Address of the bytes of `source`. It is valid as long as `source` is referenced, and not detached or resized. */
-export function addressOf(source: ArrayBuffer | ArrayBufferView): bigint {
+export function addressOf(source: ArrayBuffer | NodeJS.ArrayBufferView): bigint {
   return ffi.getRawPointer(source);
 }
 
