@@ -1,0 +1,85 @@
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { CliError, EXIT } from './cli-error.ts';
+import { addAgentCommand } from './commands/agent.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
+import { addRunCommand } from './commands/run.ts';
+import { addStatusCommand } from './commands/status.ts';
+import { addUninstallCommand } from './commands/uninstall.ts';
+import { showError, type Terminal } from './terminal.ts';
+
+/** What every command is given. */
+export interface CommandContext {
+  readonly terminal: Terminal;
+  /** Says what the process shall exit with once the command has returned. */
+  exit(code: number): void;
+}
+
+/** The version of this checkout. */
+export function weftVersion(): string {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  return version;
+}
+
+/** Runs one command line (without `node` and the script) and returns the exit code. Errors are shown, not thrown. */
+export async function runCli(args: readonly string[], terminal: Terminal): Promise<number> {
+  let exitCode: number = EXIT.OK;
+  const program = createProgram({
+    terminal,
+    exit(code) {
+      exitCode = code;
+    },
+  });
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) return showError(terminal, error);
+    // Help and version were asked for, and shown.
+    if (error.exitCode === 0) return EXIT.OK;
+    // No command was given, and the help is shown already.
+    if (error.code === 'commander.help') return EXIT.USAGE;
+    return showError(terminal, asUsageError(error, args));
+  }
+}
+
+function createProgram(context: CommandContext): Command {
+  const { terminal } = context;
+  const program = new Command('weft')
+    .description('A service mesh without sidecars: transparent mTLS and HTTP policy for the workloads of this host.')
+    .version(weftVersion(), '--version', 'show the version')
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand('help [command]', 'show the help of a command')
+    .configureHelp({ showGlobalOptions: false })
+    .configureOutput({ writeOut: (text) => terminal.out(text), writeErr: (text) => terminal.err(text), outputError: () => {} })
+    .exitOverride()
+    .enablePositionalOptions()
+    .showSuggestionAfterError(true)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  weft doctor                                                   can this host run the mesh?
+  weft agent --config /etc/weft                                 the agent of this host
+  weft run --namespace shop --service-account cart -- ./cart    a command as a workload
+  weft status                                                   what the mesh does here
+
+Exit codes: 0 well, 1 failure, 2 wrong usage; weft run passes on its command's own, 128 + n when signal n ended it.
+Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/errors.md lists the codes.`,
+    );
+  addAgentCommand(program, context);
+  addRunCommand(program, context);
+  addStatusCommand(program, context);
+  addDoctorCommand(program, context);
+  addUninstallCommand(program, context);
+  return program;
+}
+
+/** Commander's own complaints in our form. */
+function asUsageError(error: CommanderError, args: readonly string[]): CliError {
+  const known = ['agent', 'run', 'status', 'doctor', 'uninstall'].find((name) => name === args[0]);
+  return new CliError('WEFT_CLI_USAGE', error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' '), {
+    exitCode: EXIT.USAGE,
+    nextStep: `see weft ${known === undefined ? '' : `${known} `}--help`,
+  });
+}
