@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { connect, createSecureContext, type SecureContext, TLSSocket } from 'node:tls';
+import { connect, createSecureContext, createServer as createTlsServer, type SecureContext, TLSSocket } from 'node:tls';
 import { Worker } from 'node:worker_threads';
 import { CertificateAuthority } from '../../../certs/certificate-authority.ts';
 import { SvidVerifier } from '../../../certs/peer-verifier.ts';
@@ -157,6 +157,22 @@ describe('a TLS handshake', () => {
     assert.equal(outcome.server, SERVER);
     assert.equal(outcome.protocol, 'TLSv1.3');
     assert.match(outcome.suite, /^TLS_AES_(256|128)_GCM/);
+  });
+
+  test("passes OpenSSL's own check of the chain on both sides, as with a peer that is not Weft", async () => {
+    const svid = await manager.wait(SERVER, 5000);
+    const options = { key: svid.privateKey, cert: svid.certificateChain, ca: authority.roots, requestCert: true, rejectUnauthorized: true };
+    const server = createTlsServer(options, (socket) => socket.end(String(socket.authorized)));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const socket = connect({ host: '127.0.0.1', port, secureContext: contextOf(CLIENT), checkServerIdentity: () => undefined });
+    const [said] = await once(socket, 'data');
+    assert.equal(String(said), 'true');
+    assert.equal(socket.authorized, true);
+    socket.destroy();
+    server.close();
+    await once(server, 'close');
   });
 
   test('with TLS 1.2 does not happen', async () => {
