@@ -73,11 +73,11 @@ export function throwAwayNetworkNamespace(t: TestContext): { readonly name: stri
   return { name, path, fd: descriptor.fd };
 }
 
-/** Waits until `condition` holds, at most two seconds. */
+/** Waits until `condition` holds, at most ten seconds. */
 export async function eventually(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 2000;
+  const deadline = performance.now() + 10_000;
   while (!condition()) {
-    if (performance.now() > deadline) throw new Error('it did not happen within two seconds');
+    if (performance.now() > deadline) throw new Error('it did not happen within ten seconds');
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }

@@ -131,7 +131,7 @@ test('a promise that the consumer settles wakes who waits for it, although nothi
   const start = performance.now();
   await arrived.promise;
   await ring.close();
-  assert.ok(performance.now() - start < 1000, `${performance.now() - start} ms`);
+  assert.ok(performance.now() - start < 10_000, `${performance.now() - start} ms`);
 });
 
 test('closing from inside the consumer ends it there, frees everything, and empties views that were kept', async (t) => {
