@@ -415,7 +415,6 @@ export class Http1Session {
       this.#rewrittenLine = normal.changed || head.absoluteForm ? `${head.method} ${normal.path}${normal.query}` : null;
       this.#rememberRequest(chunk, start, headEnd);
     }
-    if (this.#timer.armed) this.#timer.disarm();
 
     const policy = this.#options.policy();
     if (!isKnown || policy !== this.#policy) {
@@ -554,7 +553,7 @@ export class Http1Session {
           this.#sendDownstream(at === 0 ? chunk : chunk.subarray(at));
           return;
         case ResponseState.idle:
-          // An answer to nothing. Passed on, it would be taken for the answer to the next request.
+          // An answer to nothing, or more than the answer. Passed on, it would be taken for the answer to the next request.
           this.#upstream?.destroy();
           this.#close(this.#limits.closeMillis);
           return;
@@ -626,7 +625,7 @@ export class Http1Session {
     this.#exchange.status = head.status;
     this.#sendDownstream(start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end));
     this.#exchange.responseBytes += end - start;
-    if (this.#responseBody.done) this.#responseComplete(end < chunk.length);
+    if (this.#responseBody.done) this.#responseComplete();
     else this.#move(this.#requestState, ResponseState.body);
     return end;
   }
@@ -666,7 +665,7 @@ export class Http1Session {
 
   #rememberResponse(chunk: Buffer, start: number, end: number): void {
     const length = end - start;
-    if (length > REMEMBERED_HEAD_BYTES || this.#responseHead.status < 200) return;
+    if (length > REMEMBERED_HEAD_BYTES) return;
     if (this.#knownResponse === null || this.#knownResponse.length < length) this.#knownResponse = Buffer.allocUnsafeSlow(roundUp(length));
     chunk.copy(this.#knownResponse, 0, start, end);
     this.#knownResponseLength = length;
@@ -680,14 +679,13 @@ export class Http1Session {
     }
     this.#sendDownstream(start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end));
     this.#exchange.responseBytes += end - start;
-    if (this.#responseBody.done) this.#responseComplete(end < chunk.length);
+    if (this.#responseBody.done) this.#responseComplete();
     return end;
   }
 
-  /** The response has been forwarded whole. `isExcess`: the server sent more than it said, so its connection is not to be used again. */
-  #responseComplete(isExcess: boolean): void {
-    const keepAlive = this.#requestHead.keepAlive && this.#responseHead.keepAlive && !isExcess && !this.#upstreamEnded;
-    if (isExcess) this.#upstream?.destroy();
+  /** The response has been forwarded whole. */
+  #responseComplete(): void {
+    const keepAlive = this.#requestHead.keepAlive && this.#responseHead.keepAlive && !this.#upstreamEnded;
     if (this.#requestState === RequestState.body) {
       // After a final answer to `Expect`, the next bytes may be the body or, if the client gave it up, a new request: only closing is safe.
       if (keepAlive && !this.#requestHead.fields.expect) {
@@ -713,7 +711,7 @@ export class Http1Session {
         this.#refuse(this.#partialResponse.empty ? 'upstream-closed' : 'upstream-malformed');
         break;
       case ResponseState.body:
-        if (this.#responseBody.untilClose) this.#responseComplete(false);
+        if (this.#responseBody.untilClose) this.#responseComplete();
         else this.#refuse('upstream-truncated');
         break;
       case ResponseState.done:
@@ -792,7 +790,6 @@ export class Http1Session {
     attributes.method = '';
     attributes.path = '';
     attributes.host = '';
-    this.#knownRequestLength = 0;
     this.#decision = NOT_DECIDED;
     this.#beginExchange(chunk.length - start);
     this.#refuse(reason);

@@ -176,6 +176,8 @@ export const BAD_REQUESTS: readonly BadRequest[] = [
   bad('trailer with Transfer-Encoding', 'bad-trailer', post('Transfer-Encoding: chunked', '0\r\ntransfer-encoding: chunked\r\n\r\n')),
   bad('trailer with bare LF', 'bad-trailer', post('Transfer-Encoding: chunked', '0\r\nX: y\n\r\n')),
   bad('LF instead of the trailers', 'bad-trailer', post('Transfer-Encoding: chunked', '0\r\n\n')),
+  bad('many chunk extensions', 'chunk-extension-too-long', post('Transfer-Encoding: chunked', `1;${'a'.repeat(250)}\r\nx\r\n`.repeat(70))),
+  bad('many trailers', 'bad-trailer', post('Transfer-Encoding: chunked', `0\r\n${'X: y\r\n'.repeat(101)}\r\n`)),
   bad('long trailers', 'trailer-too-large', post('Transfer-Encoding: chunked', `0\r\nX: ${'y'.repeat(9000)}\r\n\r\n`), 431),
   // Sizes.
   bad('long target', 'target-too-long', `GET /${'a'.repeat(8192)} HTTP/1.1\r\nHost: shop\r\n\r\n`, 414),

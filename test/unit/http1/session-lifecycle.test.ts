@@ -315,6 +315,24 @@ describe('ends of the connection', () => {
     assert.equal(server.text(), request + request);
   });
 
+  test('a client that resets while the connection is closing does not leave the server connection behind', async () => {
+    const { client, closes } = startSession({ downstream: { highWaterMark: 10 }, clientFlowing: false, limits: { lingerMillis: 20 } });
+    client.send('nonsense');
+    await settle();
+    client.stream.destroy();
+    await delay(100);
+    assert.equal(closes.length, 1);
+  });
+
+  test('a bad line in a long head is refused when it comes, not when the head is complete', async () => {
+    const { client } = startSession();
+    client.send(`GET / HTTP/1.1\r\nHost: shop\r\nX: ${'y'.repeat(4000)}`);
+    await settle();
+    client.send('z\n');
+    await settle();
+    assert.match(client.text(), /^HTTP\/1\.1 400 .*bare-line-feed\n$/s);
+  });
+
   test('an incomplete head is answered 408 in time, and a client that never closes is cut', async () => {
     const { client, exchanges, closes, server } = startSession({ limits: { headTimeoutMillis: 20, lingerMillis: 20 } });
     server.onChange = () => {
@@ -433,10 +451,11 @@ describe('the server misbehaves', () => {
     ['chunked 204', 'HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
     ['NUL', 'HTTP/1.1 200 OK\r\nX: \0\r\n\r\n'],
     ['bad chunk at once', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n'],
+    ['long head', `HTTP/1.1 200 OK\r\nX: ${'y'.repeat(33_000)}\r\nContent-Length: 0\r\n\r\n`],
     ['unasked upgrade', 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n'],
   ] as const) {
     test(`${name}: 502, nothing of it forwarded`, async () => {
-      for (const chunkSize of [1, 1000]) {
+      for (const chunkSize of [head.length > 1000 ? 500 : 1, 100_000]) {
         const { client, server, exchanges } = startSession({ upstream: { chunkSize } });
         client.send(get('/'));
         await settle();
@@ -447,6 +466,20 @@ describe('the server misbehaves', () => {
         assert.equal(exchanges[0]?.status, 502);
         assert.notEqual(server.error, null);
       }
+    });
+  }
+
+  for (const [name, answer] of [
+    ['chunks', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
+    ['an interim response', `HTTP/1.1 103 Early Hints\r\n\r\n${ok('')}`],
+  ] as const) {
+    test(`${name} for a client of HTTP/1.0, who cannot read that: 502`, async () => {
+      const { client, server } = startSession();
+      client.send('GET / HTTP/1.0\r\n\r\n');
+      await settle();
+      server.send(answer);
+      await settle();
+      assert.match(client.text(), /^HTTP\/1\.1 502 /);
     });
   }
 
@@ -552,6 +585,38 @@ describe('upgrade', () => {
     assert.ok(client.text().endsWith('last words'));
     assert.deepEqual(closes, [null]);
   });
+
+  test('a half-close before the 101 reaches the server after it', async () => {
+    const { client, server } = startSession();
+    client.send(request);
+    client.stream.end();
+    await settle();
+    assert.equal(server.ended, false);
+    server.send(switching);
+    await settle();
+    assert.equal(server.ended, true);
+    server.send('data');
+    await settle();
+    assert.ok(client.text().endsWith('data'));
+  });
+
+  for (const [name, sent] of [
+    ['without Connection: upgrade', 'GET / HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\n\r\n'],
+    ['in HTTP/1.0', 'GET / HTTP/1.0\r\nConnection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n'],
+    ['before the body is whole', 'POST / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhel'],
+  ] as const) {
+    test(`a 101 to an upgrade ${name} is refused`, async () => {
+      const { client, server } = startSession();
+      client.send(sent);
+      await settle();
+      server.send(switching);
+      await settle();
+      assert.match(client.text(), /^HTTP\/1\.1 502 /);
+      client.send(get('/forbidden'));
+      await settle();
+      assert.equal(server.text(), sent);
+    });
+  }
 
   test('a refused upgrade leaves an HTTP connection', async () => {
     const { client, server } = startSession();
