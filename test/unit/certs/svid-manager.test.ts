@@ -54,7 +54,7 @@ function manage(options: Partial<SvidManagerOptions> = {}): SvidManager {
 
 /** Lets work that is not timers (signing) finish. */
 async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 2000; i++) {
+  for (const deadline = Date.now() + 20_000; Date.now() < deadline; ) {
     if (condition()) return;
     await turn();
   }
