@@ -55,6 +55,8 @@ export class OperationMatcher {
   readonly #notPaths: TextMatcher | null;
   /** True if any field asks something that only an HTTP request can answer. */
   readonly hasHttpFields: boolean;
+  /** The paths and beginnings of paths it can be found by; null when it has to be tried for every path. */
+  readonly pathBeginnings: TextMatcher['beginnings'];
 
   /** @throws PolicyError WEFT_POLICY_FIELD, _VALUE or _TEMPLATE */
   constructor(operation: PolicyOperation) {
@@ -69,6 +71,7 @@ export class OperationMatcher {
     this.#notMethods = text('notMethods', false);
     this.#paths = pathMatcher('paths', operation.paths);
     this.#notPaths = pathMatcher('notPaths', operation.notPaths);
+    this.pathBeginnings = this.#paths === null ? null : this.#paths.beginnings;
     this.hasHttpFields =
       this.#hosts !== null ||
       this.#notHosts !== null ||
@@ -86,16 +89,16 @@ export class OperationMatcher {
 
   /** The part that each request decides. Allocates nothing. */
   matchesRequest(request: RequestAttributes): boolean {
+    if (this.#paths !== null && !this.#paths.matches(request.path)) return false;
+    return this.matchesBesidesPaths(request);
+  }
+
+  /** The same for a request that is known to match `paths`. */
+  matchesBesidesPaths(request: RequestAttributes): boolean {
     if (this.#methods !== null && !this.#methods.matches(request.method)) return false;
     if (this.#notMethods?.matches(request.method)) return false;
-    if (this.#paths !== null && !this.#paths.matches(request.path)) return false;
     if (this.#notPaths?.matches(request.path)) return false;
     if (this.#hosts !== null && !this.#hosts.matches(request.host)) return false;
     return !this.#notHosts?.matches(request.host);
-  }
-
-  /** The paths it can be found by, or null when it does not ask for one of a list of paths by equality. */
-  get exactPaths(): ReadonlySet<string> | null {
-    return this.#paths?.isExactOnly === true ? this.#paths.exact : null;
   }
 }

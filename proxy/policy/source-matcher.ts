@@ -25,8 +25,8 @@ export interface PeerFacts {
   readonly namespace: string;
   /** `<namespace>/<service account>`. */
   readonly serviceAccount: string;
-  /** null when the source address is no address: then no rule about addresses may decide in the peer's favour. */
-  readonly address: IpAddress | null;
+  /** Parsed when first asked for: few policies do. Null when it is no address: then no rule about addresses may decide in the peer's favour. */
+  readonly address: () => IpAddress | null;
 }
 
 /** Takes from a connection what the source matchers ask. */
@@ -34,11 +34,12 @@ export function peerFacts(connection: ConnectionAttributes): PeerFacts {
   const identity = connection.sourceIdentity;
   const namespace = identity?.namespace ?? '';
   const account = identity?.serviceAccount ?? '';
+  let address: IpAddress | null | undefined;
   return {
     principal: identity?.text.startsWith(SCHEME) ? identity.text.slice(SCHEME.length) : '',
     namespace,
     serviceAccount: namespace === '' || account === '' ? '' : `${namespace}/${account}`,
-    address: parseIpAddress(connection.sourceAddress),
+    address: () => (address === undefined ? (address = parseIpAddress(connection.sourceAddress)) : address),
   };
 }
 
@@ -101,8 +102,9 @@ export class SourceMatcher {
     if (this.#serviceAccounts !== null && !this.#serviceAccounts.matches(peer.serviceAccount)) return false;
     if (this.#notServiceAccounts?.matches(peer.serviceAccount)) return false;
     if (this.#ipBlocks === null && this.#notIpBlocks === null) return true;
-    if (peer.address === null) return this.#ifAddressUnknown;
-    if (this.#ipBlocks !== null && !this.#ipBlocks.has(peer.address)) return false;
-    return !this.#notIpBlocks?.has(peer.address);
+    const address = peer.address();
+    if (address === null) return this.#ifAddressUnknown;
+    if (this.#ipBlocks !== null && !this.#ipBlocks.has(address)) return false;
+    return !this.#notIpBlocks?.has(address);
   }
 }

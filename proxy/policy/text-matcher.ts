@@ -13,7 +13,8 @@ function compareFromEnd(a: string, b: string): number {
   return i - j;
 }
 
-function compareFromStart(a: string, b: string): number {
+/** Orders strings by their UTF-16 code units. */
+export function compareFromStart(a: string, b: string): number {
   if (a < b) return -1;
   return a > b ? 1 : 0;
 }
@@ -33,10 +34,10 @@ function sortedCover(
 }
 
 /**
- * The last value that is not greater than `text`, or null. In a cover the values with a common prefix of `text` are one at most, and all
- * strings that start with it are neighbours, so this is the only value that can be a prefix of `text`.
+ * Index of the last value that is not greater than `text`, or -1. All strings that start with a given one are neighbours in the order, so
+ * every value that `text` starts with also starts the value found, or is it. In a cover that leaves one candidate.
  */
-function floor(sorted: readonly string[], text: string, compare: (a: string, b: string) => number): string | null {
+export function floor(sorted: readonly string[], text: string, compare: (a: string, b: string) => number): number {
   let low = 0;
   let high = sorted.length;
   while (low < high) {
@@ -44,8 +45,11 @@ function floor(sorted: readonly string[], text: string, compare: (a: string, b: 
     if (compare(sorted[middle] as string, text) <= 0) low = middle + 1;
     else high = middle;
   }
-  return low === 0 ? null : (sorted[low - 1] as string);
+  return low - 1;
 }
+
+/** Up to this many values are tried one after the other: it is faster than hashing a text that was just cut from the wire. */
+const FEW = 4;
 
 /**
  * The values of one policy field, as a set that is asked in time independent of its size (exact) or logarithmic in it (prefix, suffix).
@@ -54,7 +58,8 @@ function floor(sorted: readonly string[], text: string, compare: (a: string, b: 
  */
 export class TextMatcher {
   readonly #any: boolean;
-  readonly #exact: ReadonlySet<string>;
+  readonly #fewExact: readonly string[];
+  readonly #manyExact: ReadonlySet<string> | null;
   readonly #prefixes: readonly string[];
   readonly #suffixes: readonly string[];
 
@@ -76,7 +81,8 @@ export class TextMatcher {
       else exact.add(value);
     }
     this.#any = any;
-    this.#exact = exact;
+    this.#fewExact = exact.size <= FEW ? [...exact] : [];
+    this.#manyExact = exact.size <= FEW ? null : exact;
     this.#prefixes = sortedCover(prefixes, compareFromStart, (a, b) => b.startsWith(a));
     this.#suffixes = sortedCover(suffixes, compareFromEnd, (a, b) => b.endsWith(a));
   }
@@ -84,26 +90,43 @@ export class TextMatcher {
   /** True if any value matches. Allocates nothing. */
   matches(text: string): boolean {
     if (text.length === 0) return false;
-    if (this.#any || this.#exact.has(text)) return true;
-    if (this.#prefixes.length > 0) {
-      const prefix = floor(this.#prefixes, text, compareFromStart);
-      if (prefix !== null && text.startsWith(prefix)) return true;
+    if (this.#any) return true;
+    const few = this.#fewExact;
+    for (let i = 0; i < few.length; i++) {
+      if (few[i] === text) return true;
     }
-    if (this.#suffixes.length > 0) {
-      const suffix = floor(this.#suffixes, text, compareFromEnd);
-      if (suffix !== null && text.endsWith(suffix)) return true;
+    if (this.#manyExact?.has(text)) return true;
+    return this.#matchesPrefix(text) || this.#matchesSuffix(text);
+  }
+
+  #matchesPrefix(text: string): boolean {
+    const prefixes = this.#prefixes;
+    if (prefixes.length > FEW) {
+      const at = floor(prefixes, text, compareFromStart);
+      return at !== -1 && text.startsWith(prefixes[at] as string);
+    }
+    for (let i = 0; i < prefixes.length; i++) {
+      if (text.startsWith(prefixes[i] as string)) return true;
     }
     return false;
   }
 
-  /** The values to find by equality. */
-  get exact(): ReadonlySet<string> {
-    return this.#exact;
+  #matchesSuffix(text: string): boolean {
+    const suffixes = this.#suffixes;
+    if (suffixes.length > FEW) {
+      const at = floor(suffixes, text, compareFromEnd);
+      return at !== -1 && text.endsWith(suffixes[at] as string);
+    }
+    for (let i = 0; i < suffixes.length; i++) {
+      if (text.endsWith(suffixes[i] as string)) return true;
+    }
+    return false;
   }
 
-  /** True if nothing but equality with one of `exact` can match: such a field can be found through an index. */
-  get isExactOnly(): boolean {
-    return !this.#any && this.#prefixes.length === 0 && this.#suffixes.length === 0;
+  /** What must be equal to, or start, a text that matches; null if a text may match in another way. For an index. */
+  get beginnings(): { readonly exact: Iterable<string>; readonly prefixes: readonly string[] } | null {
+    if (this.#any || this.#suffixes.length > 0) return null;
+    return { exact: this.#manyExact ?? this.#fewExact, prefixes: this.#prefixes };
   }
 }
 

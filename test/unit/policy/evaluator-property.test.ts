@@ -194,7 +194,7 @@ it('decides as the plain evaluator does, for connections and for each request, a
         );
       }
     }),
-    { numRuns: 3000 },
+    { numRuns: 2000 },
   );
 });
 
