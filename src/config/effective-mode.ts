@@ -50,6 +50,8 @@ export class ModeResolver {
       }
     }
     this.#mesh = this.#byNamespace.get(rootNamespace) ?? null;
+    // It is the mesh's, for workloads of the root namespace too.
+    this.#byNamespace.delete(rootNamespace);
   }
 
   resolve(workload: WorkloadResource): EffectiveMode {

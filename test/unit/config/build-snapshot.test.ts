@@ -86,6 +86,11 @@ describe('the mode of a workload', () => {
     assert.equal(modeOf(app, strict, inMesh('{mtls: {mode: PERMISSIVE}}')), 'strict by Namespace shop');
     assert.equal(modeOf(app, strict, inShop('{mtls: {mode: PERMISSIVE}}')), 'permissive by PeerAuthentication shop/all');
     assert.equal(modeOf(app, strict, onWeb('mtls: {mode: PERMISSIVE}')), 'permissive by PeerAuthentication shop/web');
+    const inRoot = workload('w', { namespace: 'istio-system' });
+    assert.equal(
+      modeOf(inRoot, namespace('istio-system', 'strict'), inMesh('{mtls: {mode: PERMISSIVE}}')),
+      'strict by Namespace istio-system',
+    );
     const labelled = workload('w', { labels: '{app: web, weft.dev/mode: strict}' });
     assert.equal(modeOf(labelled, inShop('{mtls: {mode: PERMISSIVE}}')), 'strict by Workload shop/w');
     assert.equal(modeOf(labelled, onWeb('mtls: {mode: PERMISSIVE}')), 'permissive by PeerAuthentication shop/web');

@@ -53,3 +53,11 @@ export function workload(name: string, options: { labels?: string; spec?: string
 export function service(name: string, spec: string): string {
   return `---\napiVersion: v1\nkind: Service\nmetadata: {name: ${name}, namespace: shop}\nspec: ${spec}\n`;
 }
+
+/** CPU time of this process while `work` runs, in milliseconds. */
+export function cpuMilliseconds(work: () => void): number {
+  const start = process.cpuUsage();
+  work();
+  const { user, system } = process.cpuUsage(start);
+  return (user + system) / 1000;
+}
