@@ -41,7 +41,12 @@ test('an object file cut off or damaged anywhere is refused or read, and never a
     }),
     { numRuns: 300 },
   );
-  // The header is where damage matters most.
+  // The section headers, at the end, and the file header are where damage matters most.
+  for (let index = Number(new DataView(image.buffer).getBigUint64(40, true)); index < image.length; index++) {
+    const damaged = image.slice();
+    damaged[index] = 0xff;
+    check(damaged);
+  }
   for (let index = 0; index < 64; index++) {
     const damaged = image.slice();
     damaged[index] = 0xff;

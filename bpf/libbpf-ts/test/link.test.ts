@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -202,7 +202,11 @@ test('an sk_msg program is attached to a sockhash, directly and (Linux 6.10) by 
   {
     using attachment = program.attachDirect(target.fd);
     attachment.detach();
+    attachment.detach();
     assert.throws(() => program.attachDirect(9999), { errnoName: 'EBADF' });
+    const before = readdirSync('/proc/self/fd').length;
+    assert.throws(() => loaded.program('steer').attachDirect(target.fd), { code: 'LIBBPF_ATTACH' });
+    assert.equal(readdirSync('/proc/self/fd').length, before);
   }
   using link = program.attach(target.fd);
   assert.deepEqual([link.info().kind, link.info().mapId], ['sockmap', target.info().id]);
