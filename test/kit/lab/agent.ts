@@ -66,9 +66,10 @@ export class LabAgent implements AsyncDisposable {
     const failure = (): string => `not ready, waiting for ${waitingFor}`;
     await this.#poll(timeoutMs, failure, async () => {
       const answer = await this.get('/ready');
+      if (answer.status === 200) return true;
       const ready = JSON.parse(answer.body) as ReadyAnswer;
-      waitingFor = ready.waitingFor?.join(', ') ?? answer.body;
-      return answer.status === 200;
+      waitingFor = `${ready.waitingFor?.join(', ') ?? answer.body}${await this.#unenrolled()}`;
+      return false;
     });
   }
 
@@ -119,6 +120,15 @@ export class LabAgent implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.process[Symbol.asyncDispose]();
+  }
+
+  /** Which workloads are not enrolled yet, and why: for messages. */
+  async #unenrolled(): Promise<string> {
+    const { enrolments } = await this.json<StateAnswer>('/v1/state');
+    return enrolments
+      .filter((each) => each.state !== 'enrolled')
+      .map((each) => `\n  ${each.workload} is ${each.state}: ${each.error ?? each.place}`)
+      .join('');
   }
 
   async #poll(timeoutMs: number, failure: () => string, done: () => Promise<boolean>): Promise<void> {
