@@ -1,6 +1,16 @@
 import { readFileSync } from 'node:fs';
 import type { Mode } from '../../src/model/resources.ts';
-import { app, type Child, type ExecResult, Lab, LabAgent, type LabAgentOptions, type LabConfig, type LabNode, type LabPod } from './lab/index.ts';
+import {
+  app,
+  type Child,
+  type ExecResult,
+  Lab,
+  LabAgent,
+  type LabAgentOptions,
+  type LabConfig,
+  type LabNode,
+  type LabPod,
+} from './lab/index.ts';
 
 /** One line of an agent's access log. */
 export interface AccessLogLine {
@@ -14,7 +24,12 @@ export interface AccessLogLine {
   readonly reason: string | null;
   readonly error?: string;
   readonly source: { readonly address: string; readonly port: number; readonly workload: string | null; readonly identity: string | null };
-  readonly destination: { readonly address: string; readonly port: number; readonly workload: string | null; readonly identity: string | null };
+  readonly destination: {
+    readonly address: string;
+    readonly port: number;
+    readonly workload: string | null;
+    readonly identity: string | null;
+  };
   readonly method?: string;
   readonly path?: string;
   readonly status?: number | null;
@@ -94,13 +109,20 @@ export class Mesh implements AsyncDisposable {
     return server;
   }
 
-  /** Sets the mode of a namespace and waits until both agents have applied it. */
+  /** Sets the mode of a namespace and waits until both agents have brought its workloads there. */
   async setMode(namespace: string, mode: Mode): Promise<void> {
     this.config.namespaceMode(namespace, mode);
-    await this.settled(`${namespace} is ${mode}`, (workload, found) => {
-      if (!workload.startsWith(`${namespace}/`)) return true;
-      return mode === 'off' ? found.state !== 'enrolled' : found.state === 'enrolled' && found.mode === mode;
-    });
+    const prefix = `${namespace}/`;
+    await Promise.all(
+      [this.agentA, this.agentB].map((agent) =>
+        agent.waitForState(`${namespace} is ${mode}`, ({ enrolments, namespaces }) => {
+          if (!namespaces.some((found) => found.name === namespace && found.mode === mode)) return false;
+          const here = enrolments.filter(({ workload }) => workload.startsWith(prefix));
+          if (mode === 'off') return here.every(({ state }) => state !== 'enrolled');
+          return here.length > 0 && here.every((found) => found.state === 'enrolled' && found.mode === mode);
+        }),
+      ),
+    );
   }
 
   /** Writes a configuration file and waits until both agents name a policy of it, if one is given. */
@@ -109,22 +131,27 @@ export class Mesh implements AsyncDisposable {
     if (policy === null) return;
     const [namespace, policyName] = policy.split('/');
     const wanted = `${namespace}/${policyName}`;
-    await Promise.all([this.agentA, this.agentB].map((agent) => agent.waitForState(`has ${wanted}`, (state) => state.policies.includes(wanted))));
-  }
-
-  async settled(what: string, good: (workload: string, found: { state: string; mode: Mode }) => boolean): Promise<void> {
     await Promise.all(
-      [this.agentA, this.agentB].map((agent) =>
-        agent.waitForState(what, (state) => state.enrolments.every((found) => good(found.workload, found)) && state.namespaces.length > 0),
-      ),
+      [this.agentA, this.agentB].map((agent) => agent.waitForState(`has ${wanted}`, (state) => state.policies.includes(wanted))),
     );
   }
 
+  /** Calls the servers in turn, one curl after the other, until it is stopped. */
+  keepCalling(from: LabPod, servers: readonly LabPod[], path = '/'): Caller {
+    return new Caller(async (index) => (await this.curl(from, this.url(servers[index % servers.length] as LabPod, path))).status);
+  }
+
   /** curl in a pod: status and body, or the exit code when there was no answer (status 0). */
-  async curl(pod: LabPod, url: string, ...args: readonly string[]): Promise<{ status: number; body: string; headers: string; result: ExecResult }> {
-    const result = await pod.exec(['curl', '-sS', '--max-time', '10', '-D', '/dev/stderr', '-w', '\n%{http_code}', ...args, url]);
-    const at = result.stdout.lastIndexOf('\n');
-    return { status: Number(result.stdout.slice(at + 1)), body: result.stdout.slice(0, at), headers: result.stderr, result };
+  async curl(
+    pod: LabPod,
+    url: string,
+    ...args: readonly string[]
+  ): Promise<{ status: number; body: string; headers: string; result: ExecResult }> {
+    const result = await pod.exec(['curl', '-sS', '-i', '--max-time', '10', ...args, url]);
+    const end = result.stdout.indexOf('\r\n\r\n');
+    const headers = end === -1 ? '' : result.stdout.slice(0, end + 2);
+    const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(headers)?.[1] ?? 0);
+    return { status, headers, body: end === -1 ? '' : result.stdout.slice(end + 4), result };
   }
 
   /** `http://address:port/path` of a pod, in the family asked for. */
@@ -146,6 +173,44 @@ export class Mesh implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.lab[Symbol.asyncDispose]();
+  }
+}
+
+/** A client that keeps calling, and how often it got which status (0: no answer). */
+export class Caller implements AsyncDisposable {
+  readonly statuses: Map<number, number> = new Map();
+  readonly #loop: Promise<void>;
+  #running = true;
+
+  constructor(call: (index: number) => Promise<number>) {
+    this.#loop = this.#run(call);
+  }
+
+  async #run(call: (index: number) => Promise<number>): Promise<void> {
+    for (let index = 0; this.#running; index++) {
+      const status = await call(index);
+      this.statuses.set(status, (this.statuses.get(status) ?? 0) + 1);
+    }
+  }
+
+  get total(): number {
+    return [...this.statuses.values()].reduce((sum, count) => sum + count, 0);
+  }
+
+  /** Waits until so many more calls have ended. */
+  async more(calls: number): Promise<void> {
+    const until = this.total + calls;
+    while (this.total < until && this.#running) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+
+  /** Lets the call under way finish. */
+  async stop(): Promise<void> {
+    this.#running = false;
+    await this.#loop;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
   }
 }
 

@@ -27,7 +27,10 @@ describe('a strict namespace', () => {
       assert.equal(seen.remoteAddress, mesh.client.addresses[family]);
       assert.equal(seen.localAddress, mesh.far.addresses[family]);
       assert.equal(seen.path, '/public/far?secret=1');
-      const line = await mesh.accessLog(mesh.agentB, (found) => found.path === '/public/far' && found.source.address === mesh.client.addresses[family]);
+      const line = await mesh.accessLog(
+        mesh.agentB,
+        (found) => found.path === '/public/far' && found.source.address === mesh.client.addresses[family],
+      );
       assert.equal(line.security, 'mtls');
       assert.equal(line.source.identity, CLIENT_ID);
       assert.equal(line.destination.identity, 'spiffe://cluster.local/ns/shop/sa/far');
@@ -38,7 +41,10 @@ describe('a strict namespace', () => {
       const answer = await mesh.curl(mesh.client, mesh.url(mesh.near, '/public/near', family));
       assert.equal(answer.status, 200, answer.result.stderr);
       assert.equal((JSON.parse(answer.body) as Seen).remoteAddress, mesh.client.addresses[family]);
-      const line = await mesh.accessLog(mesh.agentA, (found) => found.path === '/public/near' && found.source.address === mesh.client.addresses[family]);
+      const line = await mesh.accessLog(
+        mesh.agentA,
+        (found) => found.path === '/public/near' && found.source.address === mesh.client.addresses[family],
+      );
       assert.equal(line.security, 'kernel');
       assert.equal(line.source.identity, CLIENT_ID);
     });
@@ -94,25 +100,18 @@ describe('a rollout from off to permissive to strict', () => {
   it('loses no request of an enrolled client, and takes strangers until it is strict', async () => {
     await using mesh = await Mesh.start({ mode: 'off' });
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 200);
-    let running = true;
-    const statuses = new Map<number, number>();
-    const calling = (async () => {
-      while (running) {
-        for (const server of [mesh.near, mesh.far]) {
-          const { status } = await mesh.curl(mesh.client, mesh.url(server));
-          statuses.set(status, (statuses.get(status) ?? 0) + 1);
-        }
-      }
-    })();
+    await using caller = mesh.keepCalling(mesh.client, [mesh.near, mesh.far]);
+    await caller.more(4);
     await mesh.setMode('shop', 'permissive');
+    await caller.more(4);
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 200);
     await mesh.setMode('shop', 'strict');
+    await caller.more(4);
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 403);
     await mesh.setMode('shop', 'off');
+    await caller.more(4);
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 200);
-    running = false;
-    await calling;
-    assert.deepEqual([...statuses.keys()], [200], JSON.stringify([...statuses]));
-    assert.ok((statuses.get(200) ?? 0) >= 10);
+    await caller.stop();
+    assert.deepEqual([...caller.statuses.keys()], [200], JSON.stringify([...caller.statuses]));
   });
 });

@@ -46,7 +46,13 @@ function describe(line: AccessLogLine): string {
   return `${line.method} ${line.path} ${line.status}, ${line.security}, ${line.verdict}${line.policy === null ? '' : ` by ${line.policy}`}\n      ${who}`;
 }
 
-async function call(mesh: Mesh, from: LabPod, to: LabPod, path: string, method = 'GET'): Promise<{ status: number; body: string; denied: string }> {
+async function call(
+  mesh: Mesh,
+  from: LabPod,
+  to: LabPod,
+  path: string,
+  method = 'GET',
+): Promise<{ status: number; body: string; denied: string }> {
   const answer = await mesh.curl(from, mesh.url(to, path), '-X', method);
   return { status: answer.status, body: answer.body, denied: /x-weft-denied-by: (.*)\r/i.exec(answer.headers)?.[1] ?? '' };
 }
@@ -66,7 +72,10 @@ async function crossNode(mesh: Mesh): Promise<void> {
   const secret = await encrypted.stop();
   const line = await mesh.accessLog(mesh.agentB, (found) => found.path === `/catalog/${MARKER}` && found.security === 'mtls');
   claim(after.status === 200, `node-b's log: ${describe(line)}`);
-  claim(!secret.contains(MARKER) && !secret.contains('HTTP/1.1') && secret.packets > 0, `between the nodes only TLS: "${MARKER}" and "HTTP/1.1" are in none of ${secret.packets} packets`);
+  claim(
+    !secret.contains(MARKER) && !secret.contains('HTTP/1.1') && secret.packets > 0,
+    `between the nodes only TLS: "${MARKER}" and "HTTP/1.1" are in none of ${secret.packets} packets`,
+  );
   const seen = JSON.parse(after.body) as { remoteAddress: string };
   claim(seen.remoteAddress === mesh.client.addresses.v4, `the server still sees the client's own address, ${seen.remoteAddress}`);
 
@@ -101,28 +110,18 @@ async function strangers(mesh: Mesh): Promise<void> {
 async function rollout(mesh: Mesh): Promise<void> {
   heading('6. off -> permissive -> strict while a client keeps calling');
   await mesh.setMode('shop', 'off');
-  const counts = new Map<string, number>();
-  let phase = 'off';
-  let running = true;
-  const calling = (async () => {
-    while (running) {
-      for (const server of [mesh.near, mesh.far]) {
-        const { status } = await call(mesh, mesh.client, server, '/');
-        const key = `${phase} ${status}`;
-        counts.set(key, (counts.get(key) ?? 0) + 1);
-      }
-    }
-  })();
+  await using caller = mesh.keepCalling(mesh.client, [mesh.near, mesh.far]);
+  const steps: string[] = [];
   for (const mode of ['off', 'permissive', 'strict'] as const) {
     await mesh.setMode('shop', mode);
-    phase = mode;
+    const before = caller.total;
     await new Promise((resolve) => setTimeout(resolve, 700));
+    steps.push(`${mode}: ${caller.total - before}`);
   }
-  running = false;
-  await calling;
-  const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
-  const lost = [...counts].filter(([key]) => !key.endsWith(' 200'));
-  claim(lost.length === 0, `${total} calls, ${lost.length === 0 ? 'none lost' : `lost: ${JSON.stringify(lost)}`} (${[...counts].map(([key, count]) => `${key}: ${count}`).join(', ')})`);
+  await caller.stop();
+  const lost = [...caller.statuses].filter(([status]) => status !== 200);
+  const verdict = lost.length === 0 ? 'every one answered 200' : `not answered 200: ${JSON.stringify(lost)}`;
+  claim(lost.length === 0 && caller.total > 0, `${caller.total} calls to both servers, ${verdict} (in steady state ${steps.join(', ')})`);
 }
 
 function keep(mesh: Mesh): void {
@@ -150,7 +149,9 @@ try {
     await mesh[Symbol.asyncDispose]();
   }
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  heading(failed === 0 ? `All of it held. ${seconds} s${values.keep ? '' : '; nothing is left behind'}.` : `${failed} claims did not hold.`);
+  heading(
+    failed === 0 ? `All of it held. ${seconds} s${values.keep ? '' : '; nothing is left behind'}.` : `${failed} claims did not hold.`,
+  );
 } catch (error) {
   failed++;
   console.error(`\nThe demo failed: ${errorText(error)}`);
