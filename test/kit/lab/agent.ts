@@ -63,12 +63,12 @@ export class LabAgent implements AsyncDisposable {
   /** @throws LabError WEFT_LAB_AGENT */
   async waitUntilReady(timeoutMs = 15_000): Promise<void> {
     let waitingFor = 'its admin socket';
-    const failure = (): string => `not ready, waiting for ${waitingFor}`;
+    const failure = async (): Promise<string> => `not ready, waiting for ${waitingFor}${await this.#unenrolled()}`;
     await this.#poll(timeoutMs, failure, async () => {
       const answer = await this.get('/ready');
       if (answer.status === 200) return true;
       const ready = JSON.parse(answer.body) as ReadyAnswer;
-      waitingFor = `${ready.waitingFor?.join(', ') ?? answer.body}${await this.#unenrolled()}`;
+      waitingFor = ready.waitingFor?.join(', ') ?? answer.body;
       return false;
     });
   }
@@ -81,7 +81,7 @@ export class LabAgent implements AsyncDisposable {
     let state: StateAnswer | null = null;
     await this.#poll(
       timeoutMs,
-      () => `its state never was: ${what}`,
+      async () => `its state never was: ${what}`,
       async () => {
         state = await this.json<StateAnswer>('/v1/state');
         return wanted(state);
@@ -124,14 +124,14 @@ export class LabAgent implements AsyncDisposable {
 
   /** Which workloads are not enrolled yet, and why: for messages. */
   async #unenrolled(): Promise<string> {
-    const { enrolments } = await this.json<StateAnswer>('/v1/state');
-    return enrolments
+    const state = await this.json<StateAnswer>('/v1/state').catch(() => null);
+    return (state?.enrolments ?? [])
       .filter((each) => each.state !== 'enrolled')
       .map((each) => `\n  ${each.workload} is ${each.state}: ${each.error ?? each.place}`)
       .join('');
   }
 
-  async #poll(timeoutMs: number, failure: () => string, done: () => Promise<boolean>): Promise<void> {
+  async #poll(timeoutMs: number, failure: () => Promise<string>, done: () => Promise<boolean>): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     let last: unknown = null;
     for (;;) {
@@ -143,11 +143,11 @@ export class LabAgent implements AsyncDisposable {
       }
       const ended = this.process.status !== null;
       if (ended || performance.now() > deadline) {
-        const what = ended ? `it ended with ${this.process.status?.code ?? this.process.status?.signal}` : failure();
+        const what = ended ? `it ended with ${this.process.status?.code ?? this.process.status?.signal}` : await failure();
         const said = `${this.process.stderr}\n${this.process.stdout}`.trim();
         throw new LabError('WEFT_LAB_AGENT', `agent of ${this.node.name}: ${what}\n${said}`, { cause: last });
       }
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await new Promise((resolve) => setTimeout(resolve, 25));
     }
   }
 }
