@@ -179,8 +179,9 @@ export class Http1Session {
   /** The final response's head was (at least in part) sent to the client. */
   #answered = false;
 
-  #downstreamFlowing = false;
-  #upstreamFlowing = false;
+  /** What the streams were last told; null until then, since a detector may have resumed them. */
+  #downstreamFlowing: boolean | null = null;
+  #upstreamFlowing: boolean | null = null;
   /** The last write was refused for now; onDrain follows. */
   #downstreamFull = false;
   #upstreamFull = false;
@@ -206,7 +207,7 @@ export class Http1Session {
   }
 
   /**
-   * Takes over both streams. `firstBytes` are those that were read to detect the protocol.
+   * Takes over both streams, paused or flowing. `firstBytes` are those that were read to detect the protocol.
    */
   start(firstBytes: Buffer | null): void {
     this.#downstream.attach(this.#downstreamHandler());
@@ -331,6 +332,11 @@ export class Http1Session {
   // From the client.
 
   #downstreamData(chunk: Buffer): void {
+    if (this.#held !== null) {
+      // Only a stream that delivers although it is paused comes here. The order of bytes is not its to break.
+      this.#held = Buffer.concat([this.#held, chunk]);
+      return;
+    }
     if (this.#requestState !== RequestState.head || this.#partialRequest.empty) {
       this.#take(chunk, 0);
       return;
@@ -526,7 +532,6 @@ export class Http1Session {
     this.#downstreamClosed = true;
     this.#error ??= error;
     if (this.#requestState === RequestState.linger) {
-      this.#endDownstreamOnDrain = false;
       if (!this.#upstreamClosed) this.#timer.arm(this.#limits.lingerMillis);
     } else if (error !== null || this.#isInFlight()) {
       this.#finishIfInFlight('downstream-closed');

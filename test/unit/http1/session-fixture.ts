@@ -32,6 +32,8 @@ export interface SessionFixtureOptions {
   readonly upstream?: MemoryStreamOptions;
   readonly withoutUpstream?: boolean;
   readonly firstBytes?: Buffer | null;
+  /** The streams flow already when the session gets them. */
+  readonly resumed?: boolean;
   readonly clientFlowing?: boolean;
   readonly serverFlowing?: boolean;
 }
@@ -62,6 +64,10 @@ export function startSession(options: SessionFixtureOptions = {}): SessionFixtur
     closes,
     policy: options.policy ?? TEST_POLICY,
   };
+  if (options.resumed === true) {
+    downstream.resume();
+    upstream.resume();
+  }
   session.start(options.firstBytes ?? null);
   return fixture;
 }

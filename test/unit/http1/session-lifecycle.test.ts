@@ -43,6 +43,20 @@ describe('pipelining', () => {
     assert.equal(server.text(), get('/first'));
   });
 
+  test('requests that a detector read ahead hold the client back from the start', async () => {
+    const fixture = startSession({ firstBytes: Buffer.from(get('/1') + get('/2')), resumed: true, downstream: { highWaterMark: 1000 } });
+    fixture.client.send(get('/3') + get('/4'));
+    for (let pieces = 0; fixture.client.send(get('/more')); pieces++) {
+      await settle(1);
+      assert.ok(pieces < 100, 'the client was not paused');
+    }
+    for (const path of ['/1', '/2', '/3', '/4']) {
+      fixture.server.send(ok(path));
+      await settle();
+    }
+    assert.equal(fixture.server.text(), get('/1') + get('/2') + get('/3') + get('/4') + get('/more'));
+  });
+
   test('denials stop when the client does not read them', async () => {
     const { client, exchanges } = startSession({ downstream: { highWaterMark: 2000 }, clientFlowing: false });
     client.send(get('/forbidden').repeat(1000));
