@@ -261,7 +261,7 @@ describe('a watched directory', () => {
   });
 
   it('is read now and then even when it never gets quiet', async () => {
-    await using watched = await Watched.make(({ path }) => writeFile(join(path, 'a.yaml'), namespaces('a')));
+    await using watched = await Watched.make(({ path }) => writeFile(join(path, 'a.yaml'), namespaces('a')), { debounceMs: 100 });
     await watched.put('a.yaml', namespaces('b'));
     const noise = setInterval(() => void writeFile(join(watched.path, '.noise'), String(performance.now())), 5);
     try {
