@@ -4,7 +4,7 @@ import { it } from 'node:test';
 import fc from 'fast-check';
 import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
 import { parseSpiffeId } from '../../../src/model/identity.ts';
-import type { ConnectionAttributes, RequestAttributes } from '../../../src/model/policy.ts';
+import type { ConnectionAttributes, ConnectionPolicy, RequestAttributes } from '../../../src/model/policy.ts';
 import type { PolicyOperation, PolicyRule, PolicySource } from '../../../src/model/resources.ts';
 import type { PolicyEntry } from '../../../src/model/snapshot.ts';
 
@@ -171,38 +171,67 @@ const requests: fc.Arbitrary<RequestAttributes[]> = fc.array(
 
 it('decides as the plain evaluator does, for connections and for each request, and its scope holds', () => {
   fc.assert(
-    fc.property(policies, peer, requests, (written, from, asked) => {
+    fc.property(policies, fc.array(peer, { minLength: 1, maxLength: 3 }), requests, (written, peers, asked) => {
       const compiled = compileWorkloadPolicy(written);
       assert.deepEqual(compiled.errors, []);
-      const bound = compiled.bind(from);
-      assert.equal(bound.tcp.verdict, naive(written, from, null));
-      if (bound.scope !== 'request') assert.equal(bound.tcp.verdict, bound.scope);
-      for (const request of asked) {
-        const decision = bound.request(request);
-        assert.equal(decision.verdict, naive(written, from, request));
-        if (bound.scope !== 'request') assert.equal(decision.verdict, bound.scope);
-        if (decision.rule === null) continue;
-        // The rule that is named is one that says so.
-        const named = written.filter(
-          ({ name, action }) => name === decision.policy && action === (decision.verdict === 'deny' ? 'DENY' : 'ALLOW'),
-        );
-        assert.ok(
-          named.some(({ action, rules }) => {
-            const candidate = rules[decision.rule as number];
-            return candidate !== undefined && ruleHolds(candidate, action, from, request);
-          }),
-        );
-      }
+      for (const from of peers) checkPeer(written, from, compiled.bind(from), asked);
     }),
     { numRuns: 2000 },
   );
 });
+
+function checkPeer(
+  written: readonly PolicyEntry[],
+  from: ConnectionAttributes,
+  bound: ConnectionPolicy,
+  asked: readonly RequestAttributes[],
+): void {
+  assert.equal(bound.tcp.verdict, naive(written, from, null));
+  if (bound.scope !== 'request') assert.equal(bound.tcp.verdict, bound.scope);
+  for (const request of asked) {
+    const decision = bound.request(request);
+    assert.equal(decision.verdict, naive(written, from, request));
+    if (bound.scope !== 'request') assert.equal(decision.verdict, bound.scope);
+    if (decision.rule === null) continue;
+    // The rule that is named is one that says so.
+    const named = written.filter(
+      ({ name, action }) => name === decision.policy && action === (decision.verdict === 'deny' ? 'DENY' : 'ALLOW'),
+    );
+    assert.ok(
+      named.some(({ action, rules }) => {
+        const candidate = rules[decision.rule as number];
+        return candidate !== undefined && ruleHolds(candidate, action, from, request);
+      }),
+    );
+  }
+}
 
 it('denies nothing on an allowed connection that is not HTTP: what TCP may, every request may', () => {
   fc.assert(
     fc.property(policies, peer, (written, from) => {
       const bound = compileWorkloadPolicy(written).bind(from);
       if (bound.tcp.verdict === 'allow') assert.equal(bound.scope, 'allow');
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+it('names the first rule in order among many, whether their paths are exact, prefixes or suffixes', () => {
+  const few: fc.Arbitrary<PolicyOperation> = fc.oneof(
+    some<PolicyOperation>({ paths: text(...paths), methods: list(fc.constantFrom(...methods)) } as never),
+    fc.record({ paths: list(fc.constantFrom(...paths, '/a/b*', '/a*', '/*', '/b*')) }),
+  );
+  const one = fc.record({ from: fc.constantFrom([], [{ namespaces: ['a'] }]), to: fc.tuple(few) });
+  fc.assert(
+    fc.property(fc.array(one, { minLength: 5, maxLength: 30 }), fc.tuple(peer, peer), requests, (rules, peers, asked) => {
+      const compiled = compileWorkloadPolicy([{ name: 'a/p', action: 'DENY', rules }]);
+      for (const from of peers) {
+        const bound = compiled.bind(from);
+        for (const request of asked) {
+          const first = rules.findIndex((candidate) => ruleHolds(candidate, 'DENY', from, request));
+          assert.equal(bound.request(request).rule, first === -1 ? null : first);
+        }
+      }
     }),
     { numRuns: 1000 },
   );
