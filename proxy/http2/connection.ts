@@ -263,14 +263,14 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
         ErrorCode.noError,
         new Http2Error('WEFT_HTTP2_DRAIN_DEADLINE', ErrorCode.cancel, 'streams were still open when the drain deadline came'),
       );
-    }, deadlineMs);
+    }, deadlineMs).unref();
     if (this.isClient) {
       this.#finishIfIdle();
       return;
     }
     this.#stageGoaway(LARGEST_STREAM_ID, ErrorCode.noError, '');
     this.#stagePing(DRAIN_PAYLOAD, 0);
-    this.#goawayTimer = setTimeout(() => this.#lastGoaway(), 1000);
+    this.#goawayTimer = setTimeout(() => this.#lastGoaway(), 1000).unref();
   }
 
   #lastGoaway(): void {
@@ -685,8 +685,8 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
     this.#needSettings();
     const stream = this.#streams.get(streamId);
     if (stream === undefined) {
+      // Both sides may reset at once. It costs nothing, so it is not counted.
       this.#checkNotIdle(streamId, 'RST_STREAM');
-      this.#spend('RST_STREAM');
       return;
     }
     const early = !this.isClient && !stream.headDone;

@@ -21,7 +21,16 @@ const waiting: OutputQueue[] = [];
 function flushAll(): void {
   // Flushing may stage frames for the next turn (a drained stream writes again), so take what is there now.
   const queues = waiting.splice(0);
-  for (let i = 0; i < queues.length; i++) (queues[i] as OutputQueue).turnEnded();
+  let done = 0;
+  try {
+    while (done < queues.length) (queues[done++] as OutputQueue).turnEnded();
+  } finally {
+    // One connection's owner threw: the others still get their turn.
+    if (done < queues.length) {
+      if (waiting.length === 0) setImmediate(flushAll);
+      waiting.push(...queues.slice(done));
+    }
+  }
 }
 
 /**

@@ -174,6 +174,8 @@ export class TunnelClient {
       checkServerIdentity: () => undefined,
     });
     this.#socket = secure;
+    // What happens to the TCP socket from now on shows on the TLS socket.
+    socket.on('error', () => {});
     const failed = (error: Error): void => this.#fail(this.#tlsError(error));
     const closed = (): void => this.#fail(this.#tlsError(new Error('the peer closed the connection during the handshake')));
     secure.once('error', failed);
@@ -238,7 +240,6 @@ export class TunnelClient {
     this.#clearTimer();
     const socket = this.#socket;
     if (socket !== null) {
-      socket.removeAllListeners('close');
       socket.on('error', () => {});
       socket.destroy();
     }
@@ -308,7 +309,7 @@ export class TunnelClient {
           resolve(stream);
           return;
         }
-        const deniedBy = fieldValue(fields, 'x-weft-denied-by');
+        const deniedBy = fieldValue(fields, 'x-weft-denied-by')?.slice(0, 300) ?? null;
         reject(
           new TunnelError(
             'WEFT_TUNNEL_REFUSED',

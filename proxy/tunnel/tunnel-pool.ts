@@ -65,8 +65,6 @@ export interface TunnelPoolStats {
   readonly handshakes: number;
   readonly failures: number;
   readonly openedStreams: number;
-  /** Streams on a connection that was there already. */
-  readonly reused: number;
   readonly tunnels: readonly {
     readonly sourceWorkloadId: number;
     readonly sourceIdentity: string;
@@ -111,7 +109,6 @@ export class TunnelPool {
   #handshakes = 0;
   #failures = 0;
   #opened = 0;
-  #reused = 0;
   #waiters: (() => void)[] = [];
 
   constructor(options: TunnelPoolOptions) {
@@ -127,13 +124,8 @@ export class TunnelPool {
   async open(request: TunnelRequest): Promise<ByteStream> {
     let last: unknown = null;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      this.#checkRunning();
-      const context =
-        this.#options.contexts.context(request.sourceIdentity) ??
-        (await this.#options.contexts.wait(request.sourceIdentity, this.#limits.identityTimeoutMs));
-      const client = await this.#connection(request, context);
       try {
-        const stream = await client.open(request.authority, request.headers ?? {});
+        const stream = await this.#openOnce(request);
         this.#opened++;
         return stream;
       } catch (error) {
@@ -149,21 +141,23 @@ export class TunnelPool {
     if (this.#state !== 'running') throw new TunnelError('WEFT_TUNNEL_CLOSED', 'this node takes no new connections: it is shutting down');
   }
 
-  /** A connection with room for a stream, in the turn in which it resolves. */
-  async #connection(request: TunnelRequest, context: SecureContext): Promise<TunnelClient> {
-    const group = this.#group(request);
+  /**
+   * Waits until a connection has room, and takes it in the same turn, before another waiter can. The SVID is looked up anew after every
+   * wait: a rotation in between must not bring an old one back.
+   */
+  async #openOnce(request: TunnelRequest): Promise<ByteStream> {
     for (;;) {
-      const found = this.#findRoom(group, context);
-      if (found !== null) return found;
       this.#checkRunning();
-      const starting = group.starting;
-      if (starting === null || starting.context !== context) {
-        const client = this.#start(group, context);
-        await client.ready;
-        if (client.availableStreams > 0) return client;
-      } else {
-        await starting.ready;
+      const context = this.#options.contexts.context(request.sourceIdentity);
+      if (context === null) {
+        await this.#options.contexts.wait(request.sourceIdentity, this.#limits.identityTimeoutMs);
+        continue;
       }
+      const group = this.#group(request);
+      const client = this.#findRoom(group, context);
+      if (client !== null) return client.open(request.authority, request.headers ?? {});
+      const starting = group.starting;
+      await (starting !== null && starting.context === context ? starting : this.#start(group, context)).ready;
     }
   }
 
@@ -196,7 +190,6 @@ export class TunnelPool {
         client.drain(this.#limits.retireDeadlineMs);
       } else if (client.availableStreams > 0) {
         this.#clearIdle(client);
-        this.#reused++;
         return client;
       }
     }
@@ -216,7 +209,6 @@ export class TunnelPool {
       );
     }
     if (group.usable.size + group.retired.size >= this.#limits.maxConnectionsPerKey) {
-      this.#forgetIfEmpty(group);
       throw new TunnelError(
         'WEFT_TUNNEL_LIMIT',
         `${group.usable.size + group.retired.size} connections to ${group.request.destinationAddress} are in use`,
@@ -318,7 +310,6 @@ export class TunnelPool {
       handshakes: this.#handshakes,
       failures: this.#failures,
       openedStreams: this.#opened,
-      reused: this.#reused,
       tunnels: [...this.#groups.values()].map((group) => ({
         sourceWorkloadId: group.request.sourceWorkloadId,
         sourceIdentity: group.request.sourceIdentity,

@@ -195,6 +195,8 @@ export class TunnelServer {
       rejectUnauthorized: false,
       ALPNProtocols: [ALPN_HTTP2],
     });
+    // What happens to the TCP socket from now on shows on the TLS socket.
+    socket.on('error', () => {});
     this.#handshakes.add(secure);
     let failure: NodeJS.ErrnoException | null = null;
     const timer = setTimeout(() => {

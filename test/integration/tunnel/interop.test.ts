@@ -153,6 +153,7 @@ describe('the tunnel and node:http2', () => {
 /** A cleartext server (prior knowledge) with a small site. */
 class Site implements Disposable {
   readonly errors: string[] = [];
+  continuations = 0;
   readonly #server: net.Server;
   readonly #sockets = new Set<net.Socket>();
 
@@ -178,6 +179,11 @@ class Site implements Disposable {
         },
         options,
       );
+      const onContinuation = connection.onContinuation.bind(connection);
+      connection.onContinuation = (fragment, endHeaders) => {
+        this.continuations++;
+        onContinuation(fragment, endHeaders);
+      };
     });
   }
 
@@ -211,10 +217,7 @@ describe('the HTTP/2 layer and nghttp2’s tools', () => {
       maxBuffer: 4 << 20,
     });
     assert.ok(stdout.includes(':status: 200'));
-    assert.ok(
-      stdout.includes('send CONTINUATION frame') || /send HEADERS frame <length=16384, flags=0x01/.test(stdout),
-      'no CONTINUATION was sent',
-    );
+    assert.ok(site.continuations > 0, 'no CONTINUATION came');
     assert.deepEqual(site.errors, []);
   });
 });

@@ -79,6 +79,14 @@ describe('a tunnel pool', () => {
     assert.equal(tunnels.stats().handshakes, before);
   });
 
+  it('serves a thousand opens at once, each connection to its limit', async () => {
+    await using host = await new TunnelHost(world).listen();
+    using tunnels = pool(host);
+    const streams = await Promise.all(Array.from({ length: 1000 }, () => tunnels.open(request())));
+    await Promise.all(streams.map((stream) => roundTrip(stream)));
+    assert.equal(tunnels.stats().handshakes, 10);
+  });
+
   it('does not share connections between source workloads, identities, or expected peers', async () => {
     await using host = await new TunnelHost(world).listen();
     using tunnels = pool(host);
