@@ -110,10 +110,14 @@ export class KernelHooks implements Disposable {
       const captured = loadPinned(join(OBJECTS, 'capture.bpf.o'), directory, limits);
       return new KernelHooks(directory, captured, cgroup);
     } catch (error) {
-      throw new KernelError('WEFT_BPF_LOAD', `the kernel did not take Weft's programs: ${error instanceof Error ? error.message : String(error)}`, {
-        cause: error,
-        nextStep: 'run `weft doctor`; after an upgrade with open pins of another version run `weft uninstall` first',
-      });
+      throw new KernelError(
+        'WEFT_BPF_LOAD',
+        `the kernel did not take Weft's programs: ${error instanceof Error ? error.message : String(error)}`,
+        {
+          cause: error,
+          nextStep: 'run `weft doctor`; after an upgrade with open pins of another version run `weft uninstall` first',
+        },
+      );
     }
   }
 
@@ -187,7 +191,7 @@ export class KernelHooks implements Disposable {
   }
 
   #countCgroups(): void {
-    this.#cgroupCount.update(0, [...this.#cgroups.entries()].length);
+    this.#cgroupCount.update(0, [...this.#cgroups.keys()].length);
   }
 
   #inboundLink(cookie: bigint): string {
@@ -220,8 +224,7 @@ export class KernelHooks implements Disposable {
 
   /** How many entries the per-connection maps hold. For tests and the admin endpoint. */
   connectionEntries(): { originalDestinations: number; presentedPeers: number } {
-    const size = (map: BpfMap<unknown, unknown>): number => [...map.entries()].length;
-    return { originalDestinations: size(this.originalDestinations), presentedPeers: size(this.presentedPeers) };
+    return { originalDestinations: entryCount(this.originalDestinations), presentedPeers: entryCount(this.presentedPeers) };
   }
 
   /** Delivers refusals as they happen. Main thread only. */
@@ -270,6 +273,10 @@ export class KernelHooks implements Disposable {
     if (existsSync(directory)) rmSync(directory, { recursive: true });
     return removed;
   }
+}
+
+function entryCount(map: BpfMap<unknown, unknown>): number {
+  return [...map.entries()].length;
 }
 
 function connectionLimits(maxConnections: number): Record<string, number> {

@@ -19,7 +19,7 @@ if [ $# -eq 0 ]; then
   step lint oxlint
   step format biome check --reporter=summary .
   step types tsc --noEmit
-  set -- 'test/unit/**/*.test.ts' 'test/integration/**/*.test.ts' 'bpf/libbpf-ts/test/**/*.test.ts' 'test/netns/**/*.test.ts'
+  set -- 'test/unit/**/*.test.ts' 'test/integration/**/*.test.ts' 'bpf/libbpf-ts/test/**/*.test.ts' 'test/netns/**/*.test.ts' 'test/fuzz/**/*.test.ts'
 fi
 
 echo "== tests"

@@ -6,6 +6,7 @@ import { detectProtocol } from '../detect/detect-protocol.ts';
 import { DEFAULT_HTTP1_LIMITS } from '../http1/limits.ts';
 import { type HttpExchange, Http1Session } from '../http1/session.ts';
 import type { ConnectionRecord } from '../telemetry/connection-record.ts';
+import type { Refusal } from '../telemetry/counter-table.ts';
 import type { MeshView } from '../mesh-view.ts';
 import { modeDeniedPolicy } from '../policy/mode-decision.ts';
 import { relay } from '../relay.ts';
@@ -34,8 +35,8 @@ export type InboundState = 'detecting' | 'http' | 'opaque' | 'refused' | 'closed
 
 /** How long a client may take to show its protocol once it has begun to speak, or at all when the answer can only be a refusal. */
 export const DETECTION_TIMEOUT_MS = 5_000;
-/** More than any protocol needs to be told apart. */
-const MAX_DETECTION_BYTES = 16 * 1024;
+/** First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). */
+const TLS_HANDSHAKE = 0x16;
 
 const FORWARDED: Record<InboundState, readonly InboundState[]> = {
   detecting: ['http', 'opaque', 'refused', 'closed'],
@@ -92,7 +93,8 @@ export class InboundConnection {
   }
 
   #move(to: InboundState): void {
-    if (!FORWARDED[this.state].includes(to)) throw new ProxyError('WEFT_PROXY_STATE', `an inbound connection cannot go from ${this.state} to ${to}`);
+    if (!FORWARDED[this.state].includes(to))
+      throw new ProxyError('WEFT_PROXY_STATE', `an inbound connection cannot go from ${this.state} to ${to}`);
     this.state = to;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
@@ -102,22 +104,28 @@ export class InboundConnection {
     this.#timer ??= setTimeout(() => this.#undetected(), DETECTION_TIMEOUT_MS).unref();
   }
 
-  /** The client took too long to show a protocol: what it sent so far is bytes of no known protocol. */
-  #undetected(): void {
+  /**
+   * The client took too long, or ended, before its protocol was clear. What may be the beginning of an HTTP head is HTTP's to refuse: as
+   * bytes of no protocol it would get past the policy of requests.
+   */
+  #undetected(clientEnded = false): void {
     this.#timer = null;
-    this.#becomeOpaque('tcp');
+    const seen = this.#seen;
+    if (seen === null || seen[0] === TLS_HANDSHAKE) this.#becomeOpaque('tcp', { clientEnded });
+    else if (clientEnded) this.#refuse('other');
+    else this.#becomeHttp(seen);
   }
 
   readonly #downstreamHandler: ByteStreamHandler = {
     onData: (chunk) => {
       const seen = this.#seen === null ? chunk : Buffer.concat([this.#seen, chunk]);
       this.#seen = seen;
-      const protocol = seen.length > MAX_DETECTION_BYTES ? 'opaque' : detectProtocol(seen);
+      const protocol = detectProtocol(seen);
       if (protocol === 'incomplete') this.#startTimer();
       else if (protocol === 'http1') this.#becomeHttp(seen);
       else this.#becomeOpaque(protocol === 'opaque' ? 'tcp' : protocol);
     },
-    onEnd: () => this.#becomeOpaque('tcp', { clientEnded: true }),
+    onEnd: () => this.#undetected(true),
     onDrain: () => {},
     onClose: (error) => {
       this.#upstream?.destroy();
@@ -131,7 +139,8 @@ export class InboundConnection {
     onEnd: () => this.#becomeOpaque('tcp', { serverEnded: true }),
     onDrain: () => {},
     onClose: (error) => {
-      const failure = error ?? new ProxyError('WEFT_PROXY_UPSTREAM_CLOSED', 'the application closed the connection before the client spoke');
+      const failure =
+        error ?? new ProxyError('WEFT_PROXY_UPSTREAM_CLOSED', 'the application closed the connection before the client spoke');
       this.record.refused('dial-failed');
       this.arrival.stream.destroy(failure);
     },
@@ -164,7 +173,7 @@ export class InboundConnection {
     this.#decision = decision;
     this.record.protocol(protocol);
     if (decision.verdict === 'deny' || this.#upstream === null) {
-      this.#refuse();
+      this.#refuse(decision.policy === this.arrival.workload.modeSource ? 'strict-mode' : 'policy');
       return;
     }
     this.#move('opaque');
@@ -179,9 +188,9 @@ export class InboundConnection {
   }
 
   /** A reset, with the reason in the log: what is not HTTP has no better answer. */
-  #refuse(): void {
+  #refuse(reason: Refusal): void {
     this.#move('refused');
-    this.record.refused(this.#attributes.sourceIdentity === null && this.#decision.policy === this.arrival.workload.modeSource ? 'strict-mode' : 'policy');
+    this.record.refused(reason);
     const error = new ProxyError('WEFT_PROXY_REFUSED', `refused: ${this.#decision.reason}`);
     // Their ends are reported here from now on.
     this.arrival.stream.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose: () => this.#close(error) });
@@ -202,6 +211,7 @@ export class InboundConnection {
   reconsider(view: MeshView, workload: WorkloadEntry): void {
     const arrival = { ...this.arrival, workload };
     this.#policy = bindPolicy(view, arrival, this.#attributes);
+    this.#session?.recheck();
     if (this.state === 'opaque' && this.#policy.tcp.verdict === 'deny') {
       this.#decision = this.#policy.tcp;
       this.destroy(new ProxyError('WEFT_PROXY_POLICY_CHANGED', 'the policy changed and no longer allows this connection'));
@@ -225,9 +235,14 @@ function attributesOf(arrival: InboundArrival): ConnectionAttributes {
 }
 
 /** The policy of a connection by the view: the mode first, since plaintext in strict is refused whatever policies say. */
-export function bindPolicy(view: MeshView, arrival: InboundArrival, attributes: ConnectionAttributes = attributesOf(arrival)): ConnectionPolicy {
+export function bindPolicy(
+  view: MeshView,
+  arrival: InboundArrival,
+  attributes: ConnectionAttributes = attributesOf(arrival),
+): ConnectionPolicy {
   const { workload } = arrival;
-  if (arrival.security === 'plaintext' && view.modeOf(workload, arrival.destination.port) === 'strict') return modeDeniedPolicy(workload.modeSource);
+  if (arrival.security === 'plaintext' && view.modeOf(workload, arrival.destination.port) === 'strict')
+    return modeDeniedPolicy(workload.modeSource);
   return view.policyOf(workload).bind(attributes);
 }
 

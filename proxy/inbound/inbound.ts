@@ -178,10 +178,17 @@ export class Inbound {
         workload: arrival.peer === null ? null : (now.workloadAt(arrival.source.address) ?? null),
         identity: arrival.peer?.text ?? null,
       },
-      destination: { ...arrival.destination, workload: arrival.workload, service: now.serviceOf(arrival.workload), identity: arrival.workload.identity },
+      destination: {
+        ...arrival.destination,
+        workload: arrival.workload,
+        service: now.serviceOf(arrival.workload),
+        identity: arrival.workload.identity,
+      },
       stream: arrival.stream,
     });
-    const connection = new InboundConnection(arrival, now, upstream, record, this.#dependencies.deniedByHeader, (done) => this.connections.delete(done));
+    const connection = new InboundConnection(arrival, now, upstream, record, this.#dependencies.deniedByHeader, (done) =>
+      this.connections.delete(done),
+    );
     if (connection.state !== 'closed') this.connections.add(connection);
   }
 

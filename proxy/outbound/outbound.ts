@@ -39,6 +39,8 @@ export interface OutboundConnection {
 const STRICT_RETRY_MS = 5_000;
 const PERMISSIVE_RETRY_MS = 150;
 const RETRY_PAUSE_MS = 50;
+/** Nothing listens, or who listened went away before the handshake was done: nothing of the application's was sent yet. */
+const MAY_COME_BACK: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE']);
 /** How long plaintext goes on to a permissive endpoint whose tunnel was refused, before the tunnel is tried again. */
 const TUNNEL_AWAY_MS = 1_000;
 
@@ -78,7 +80,13 @@ export class Outbound {
   #carry(leg: ByteStream, client: WorkloadEntry, port: number, path: Route, original: { address: string; port: number }): void {
     const source = { address: sourceAddress(client, original.address), port };
     if (path.kind === 'local') {
-      this.#dependencies.acceptLocal({ stream: leg, client, server: path.server, source, destination: { address: path.address, port: path.port } });
+      this.#dependencies.acceptLocal({
+        stream: leg,
+        client,
+        server: path.server,
+        source,
+        destination: { address: path.address, port: path.port },
+      });
       return;
     }
     const record = this.#dependencies.telemetry.open({
@@ -138,7 +146,12 @@ export class Outbound {
   ): Promise<void> {
     // Until the tunnel is there the leg is paused, and only its end matters.
     let gone: Error | null = null;
-    leg.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose: (error) => (gone = error ?? new ProxyError('WEFT_PROXY_CLIENT_CLOSED', 'the client left')) });
+    leg.attach({
+      onData() {},
+      onEnd() {},
+      onDrain() {},
+      onClose: (error) => (gone = error ?? new ProxyError('WEFT_PROXY_CLIENT_CLOSED', 'the client left')),
+    });
     const permissive = this.#dependencies.view().modeOf(server, port) === 'permissive';
     if (permissive && this.#isAway(address)) {
       record.fellBack();
@@ -168,12 +181,12 @@ export class Outbound {
           closed(gone);
           return;
         }
-        const refused = isConnectionRefused(error);
-        if (refused && Date.now() < deadline) {
+        const code = failureCode(error);
+        if (MAY_COME_BACK.has(code) && Date.now() < deadline) {
           await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE_MS));
           continue;
         }
-        if (refused && permissive) {
+        if (code === 'ECONNREFUSED' && permissive) {
           this.#tunnelAway.set(address, Date.now() + TUNNEL_AWAY_MS);
           record.fellBack();
           this.#passthrough(leg, client, address, port, closed);
@@ -205,7 +218,7 @@ function sourceAddress(client: WorkloadEntry, dialled: string): string {
   return canonicalAddress(client.addresses.find((address) => isIpv6(address) === isIpv6(dialled)) ?? client.addresses[0] ?? dialled);
 }
 
-/** Nothing listens on the far port: the far agent is away, or has not enrolled the workload yet. */
-function isConnectionRefused(error: unknown): boolean {
-  return error instanceof TunnelError && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ECONNREFUSED';
+/** The system's word for why there is no tunnel, or ''. */
+function failureCode(error: unknown): string {
+  return error instanceof TunnelError ? ((error.cause as NodeJS.ErrnoException | undefined)?.code ?? '') : '';
 }

@@ -9,8 +9,20 @@ import type { MeshView } from '../mesh-view.ts';
  * tunnel: to the endpoint's node, over mTLS. none: a Service without endpoints.
  */
 export type Route =
-  | { readonly kind: 'passthrough'; readonly address: string; readonly port: number; readonly server: WorkloadEntry | null; readonly service: string | null }
-  | { readonly kind: 'local' | 'tunnel'; readonly address: string; readonly port: number; readonly server: WorkloadEntry; readonly service: string | null }
+  | {
+      readonly kind: 'passthrough';
+      readonly address: string;
+      readonly port: number;
+      readonly server: WorkloadEntry | null;
+      readonly service: string | null;
+    }
+  | {
+      readonly kind: 'local' | 'tunnel';
+      readonly address: string;
+      readonly port: number;
+      readonly server: WorkloadEntry;
+      readonly service: string | null;
+    }
   | { readonly kind: 'none'; readonly service: string };
 
 /** Chooses between endpoints: the next one each time. One per worker. */

@@ -32,8 +32,11 @@ export interface AdminSource {
 
 const MAX_BODY_BYTES = 64 * 1024;
 const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
-const CONFLICTS: readonly string[] = ['WEFT_AGENT_WORKLOAD_EXISTS'];
-const MISSING: readonly string[] = ['WEFT_AGENT_WORKLOAD'];
+/** Answers to errors whose status is not 400. */
+const STATUS_OF: ReadonlyMap<string, number> = new Map([
+  ['WEFT_AGENT_WORKLOAD_EXISTS', 409],
+  ['WEFT_AGENT_WORKLOAD', 404],
+]);
 
 interface Answer {
   readonly status: number;
@@ -60,7 +63,11 @@ export class AdminServer implements AsyncDisposable {
    */
   static async listen(
     source: AdminSource,
-    options: { readonly runDirectory: string; readonly metrics: { readonly host: string; readonly port: number } | null; readonly log: Logger },
+    options: {
+      readonly runDirectory: string;
+      readonly metrics: { readonly host: string; readonly port: number } | null;
+      readonly log: Logger;
+    },
   ): Promise<AdminServer> {
     mkdirSync(options.runDirectory, { recursive: true, mode: 0o700 });
     const path = join(options.runDirectory, ADMIN_SOCKET_NAME);
@@ -72,7 +79,10 @@ export class AdminServer implements AsyncDisposable {
     return admin;
   }
 
-  async #serve(where: { path: string } | { host: string; port: number }, route: (request: IncomingMessage) => Promise<Answer>): Promise<void> {
+  async #serve(
+    where: { path: string } | { host: string; port: number },
+    route: (request: IncomingMessage) => Promise<Answer>,
+  ): Promise<void> {
     const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000 }, (request, response) => {
       route(request).then(
         (answer) => send(response, answer),
@@ -81,7 +91,11 @@ export class AdminServer implements AsyncDisposable {
     });
     server.maxConnections = 128;
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (cause) => reject(new AgentError('WEFT_AGENT_LISTEN', `cannot listen on ${JSON.stringify(where)}`, { cause, nextStep: 'choose another address' })));
+      server.once('error', (cause) =>
+        reject(
+          new AgentError('WEFT_AGENT_LISTEN', `cannot listen on ${JSON.stringify(where)}`, { cause, nextStep: 'choose another address' }),
+        ),
+      );
       server.listen(where, resolve);
     });
     this.#servers.push(server);
@@ -89,7 +103,8 @@ export class AdminServer implements AsyncDisposable {
 
   async #routeMetrics(request: IncomingMessage): Promise<Answer> {
     const { pathname } = new URL(request.url ?? '/', 'http://localhost');
-    if (request.method === 'GET' && pathname === '/metrics') return { status: 200, body: await this.#source.metrics(), type: METRICS_CONTENT_TYPE };
+    if (request.method === 'GET' && pathname === '/metrics')
+      return { status: 200, body: await this.#source.metrics(), type: METRICS_CONTENT_TYPE };
     return notFound(pathname);
   }
 
@@ -114,7 +129,8 @@ export class AdminServer implements AsyncDisposable {
           return this.#routeMetrics(request);
       }
     }
-    if (request.method === 'POST' && pathname === '/v1/workloads') return json(201, await source.addHostWorkload(hostWorkloadRequest(await readBody(request))));
+    if (request.method === 'POST' && pathname === '/v1/workloads')
+      return json(201, await source.addHostWorkload(hostWorkloadRequest(await readBody(request))));
     const workload = /^\/v1\/workloads\/([^/]+)\/([^/]+)$/.exec(pathname);
     if (request.method === 'DELETE' && workload !== null) {
       await source.removeHostWorkload(workload[1] as string, workload[2] as string);
@@ -168,9 +184,12 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
   }
 }
 
+function isName(value: unknown): value is string {
+  return typeof value === 'string' && NAME.test(value);
+}
+
 function hostWorkloadRequest(body: unknown): HostWorkloadRequest {
   const { namespace, serviceAccount, name = null, cgroup } = (body ?? {}) as Record<string, unknown>;
-  const isName = (value: unknown): value is string => typeof value === 'string' && NAME.test(value);
   if (!isName(namespace) || !isName(serviceAccount) || (name !== null && !isName(name))) {
     throw new AgentError('WEFT_AGENT_REQUEST', 'namespace, serviceAccount and name must be Kubernetes names', {
       nextStep: 'use lower-case letters, digits, - and .',
@@ -193,9 +212,8 @@ function notFound(path: string): Answer {
 
 function failure(error: unknown, log: Logger): Answer {
   if (error instanceof WeftError) {
-    const status = CONFLICTS.includes(error.code) ? 409 : MISSING.includes(error.code) ? 404 : 400;
     const body: ErrorAnswer = { code: error.code, message: error.message, nextStep: error.nextStep };
-    return json(status, body);
+    return json(STATUS_OF.get(error.code) ?? 400, body);
   }
   log.error({ err: error }, 'the admin endpoint failed');
   const body: ErrorAnswer = { code: 'WEFT_AGENT_INTERNAL', message: 'the agent failed to answer', nextStep: 'see the agent log' };

@@ -22,7 +22,7 @@ export interface EnrolmentDependencies {
   readonly log: Logger;
   /** The listeners of the agent's own namespace, shared by all workloads that are cgroups. */
   readonly hostPorts: () => ListenerPorts;
-  /** Waits (bounded) until the workload's identity has an SVID. */
+  /** Waits (bounded) until the workload's identity has an SVID, and every worker was sent it. */
   readonly identityReady: (identity: string) => Promise<void>;
 }
 
@@ -111,9 +111,10 @@ export class Enrolment {
     }
     this.#move('enrolling');
     try {
+      // First, so that the tunnel has a certificate from its first connection on.
+      await this.#dependencies.identityReady(this.#workload.identity);
       if (this.place.kind === 'cgroup') await this.#prepareCgroup();
       else await this.#prepareNamespace();
-      await this.#dependencies.identityReady(this.#workload.identity);
       this.#error = null;
       return true;
     } catch (error) {
@@ -125,7 +126,8 @@ export class Enrolment {
 
   #fail(error: unknown): void {
     const text = errorText(error);
-    if (text !== this.#error) this.#dependencies.log.error({ workload: this.#name, err: error }, 'a workload could not be enrolled; trying again');
+    if (text !== this.#error)
+      this.#dependencies.log.error({ workload: this.#name, err: error }, 'a workload could not be enrolled; trying again');
     this.#error = text;
     this.#move('failed');
   }

@@ -85,7 +85,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onNeedIdentity: (identity) => void svids.wait(identity, SVID_WAIT_MS).catch(() => {}),
     }),
   );
-  started.defer(svids.onChange(() => workers.broadcast({ type: 'identities', update: svids.snapshot() })));
+  const sendIdentities = (): void => workers.broadcast({ type: 'identities', update: svids.snapshot() });
+  started.defer(svids.onChange(sendIdentities));
 
   // Mesh: who is in it, and who of them is here.
   let identities: ReadonlySet<string> = new Set();
@@ -93,12 +94,19 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let hostListens = false;
   registry = started.use(
     new Registry({
-      ...{ hooks, workers, own, log, cgroupRoot },
+      hooks,
+      workers,
+      own,
+      log,
+      cgroupRoot,
       nodeName: options.nodeName,
       trustDomain: options.trustDomain,
       rootNamespace: options.rootNamespace,
       hostPorts: () => hostPorts,
-      identityReady: async (identity) => void (await svids.wait(identity, SVID_WAIT_MS)),
+      identityReady: async (identity) => {
+        await svids.wait(identity, SVID_WAIT_MS);
+        sendIdentities();
+      },
       setIdentities: (wanted) => {
         for (const identity of wanted) svids.ensure(identity);
         for (const identity of identities) if (!wanted.has(identity)) svids.forget(identity);
@@ -111,7 +119,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   async function listenOnHost(): Promise<void> {
     const opened = openListeners(null, workers.size, own);
     hostPorts = opened.ports;
-    await Promise.all(opened.workers.map((listeners, index) => hostListen(index, listeners.outbound.map((fd) => fd.disown()))));
+    await Promise.all(
+      opened.workers.map((listeners, index) =>
+        hostListen(
+          index,
+          listeners.outbound.map((fd) => fd.disown()),
+        ),
+      ),
+    );
     hostListens = true;
   }
   function hostListen(index: number, outbound: readonly number[]): Promise<unknown> {
@@ -129,7 +144,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   }
   async function rejoin(index: number): Promise<void> {
     try {
-      await hostListen(index, openWorkerListeners(null, hostPorts, own).outbound.map((fd) => fd.disown()));
+      await hostListen(
+        index,
+        openWorkerListeners(null, hostPorts, own).outbound.map((fd) => fd.disown()),
+      );
       await registry.workerRestarted(index);
     } catch (error) {
       log.error({ worker: index, err: error }, 'the new worker has not got all listeners');
@@ -146,7 +164,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     await ConfigDirectory.open(options.configDirectory, {
       onChange: (resources, found) => {
         problems = found.map((problem) => formatProblem(problem));
-        for (const problem of found) log.error({ file: problem.file, line: problem.line, field: problem.field }, `configuration refused: ${problem.message}`);
+        for (const problem of found)
+          log.error({ file: problem.file, line: problem.line, field: problem.field }, `configuration refused: ${problem.message}`);
         configured = true;
         registry.setResources(resources).catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
       },
@@ -198,7 +217,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         renewsAt: null,
         error: lastFailure,
       })),
-      bundles: svids.bundles().map(({ trustDomain, sequence, roots }) => ({ trustDomain, sequence, roots: roots.split('BEGIN CERTIFICATE').length - 1 })),
+      bundles: svids
+        .bundles()
+        .map(({ trustDomain, sequence, roots }) => ({ trustDomain, sequence, roots: roots.split('BEGIN CERTIFICATE').length - 1 })),
     };
   }
 

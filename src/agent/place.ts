@@ -3,9 +3,7 @@ import { join } from 'node:path';
 import type { WorkloadResource } from '../model/resources.ts';
 
 /** Where a local workload's processes are: what the hooks recognise it by. */
-export type Place =
-  | { readonly kind: 'network-namespace'; readonly path: string }
-  | { readonly kind: 'cgroup'; readonly path: string };
+export type Place = { readonly kind: 'network-namespace'; readonly path: string } | { readonly kind: 'cgroup'; readonly path: string };
 
 const SYSTEM_SLICE = 'system.slice';
 

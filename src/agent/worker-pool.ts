@@ -119,7 +119,7 @@ export class WorkerPool implements AsyncDisposable {
 
   #exited(slot: Slot, code: number): void {
     slot.worker = null;
-    for (const request of [...slot.waiting.keys()]) {
+    for (const request of slot.waiting.keys()) {
       slot.answer(request, (waiting) => waiting.reject(new AgentError('WEFT_AGENT_WORKER', `worker ${slot.index} ended (code ${code})`)));
     }
     if (this.#stopping) return;

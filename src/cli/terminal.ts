@@ -23,7 +23,6 @@ export function showError(terminal: Terminal, error: unknown): number {
 
 /** Texts may come from files and from the agent: what could move a cursor or start a new line is shown, not done. */
 export function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   // oxlint-disable-next-line no-control-regex
   return text.replace(/\s*\n\s*/g, ' ').replace(/[\u0000-\u001f\u007f-\u009f]/g, (character) => {
     return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;

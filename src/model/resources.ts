@@ -130,9 +130,4 @@ export interface AuthorizationPolicyResource extends ResourceBase<'Authorization
   };
 }
 
-export type Resource =
-  | NamespaceResource
-  | WorkloadResource
-  | ServiceResource
-  | PeerAuthenticationResource
-  | AuthorizationPolicyResource;
+export type Resource = NamespaceResource | WorkloadResource | ServiceResource | PeerAuthenticationResource | AuthorizationPolicyResource;

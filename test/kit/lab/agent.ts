@@ -7,7 +7,7 @@ import type { LabConfig } from './config.ts';
 import { LabError } from './errors.ts';
 import type { LabNode } from './node.ts';
 
-const COMMAND_LINE = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+const COMMAND_LINE = fileURLToPath(new URL('../../../src/cli/weft', import.meta.url));
 
 export interface LabAgentOptions {
   readonly config: LabConfig;
@@ -170,6 +170,6 @@ export function agentCommand(node: LabNode, options: LabAgentOptions): string[] 
     '--log-level': options.logLevel ?? 'warn',
     '--access-log': options.accessLog ?? `${node.directory}/access.log`,
   };
-  const command = [process.execPath, '--disable-warning=ExperimentalWarning', COMMAND_LINE, 'agent'];
+  const command = [COMMAND_LINE, 'agent'];
   return [...command, ...Object.entries(settings).flat(), ...(options.arguments ?? [])];
 }
