@@ -306,18 +306,20 @@ describe('a tunnel server refuses, and says why,', () => {
     assert.equal((await host.firstRefusal()).reason, 'tls');
   });
 
-  it('a client that does not offer h2', async () => {
-    await using host = await new TunnelHost(world).listen();
-    const socket = tls.connect({
-      host: '127.0.0.1',
-      port: host.port,
-      secureContext: world.context(CLIENT_ID),
-      rejectUnauthorized: false,
-      ALPNProtocols: ['http/1.1'],
+  for (const protocols of [['http/1.1'], []]) {
+    it(`a client that does not offer h2 but ${protocols[0] ?? 'nothing'}`, async () => {
+      await using host = await new TunnelHost(world).listen();
+      const socket = tls.connect({
+        host: '127.0.0.1',
+        port: host.port,
+        secureContext: world.context(CLIENT_ID),
+        rejectUnauthorized: false,
+        ...(protocols.length === 0 ? {} : { ALPNProtocols: protocols }),
+      });
+      socket.on('error', () => {});
+      assert.equal((await host.firstRefusal()).reason, 'tls');
     });
-    socket.on('error', () => {});
-    assert.equal((await host.firstRefusal()).reason, 'tls');
-  });
+  }
 
   it('garbage instead of an HTTP/2 preface', async () => {
     await using host = await new TunnelHost(world).listen();

@@ -271,6 +271,38 @@ describe('an HTTP/2 connection', () => {
     assert.ok(reader.chunks.length < 5);
   });
 
+  it('holds many small frames, each from its own read, as a few blocks', async () => {
+    const peer = new RawPeer('client');
+    peer.headers(1, POST);
+    for (let i = 0; i < 2000; i++) peer.frame(FrameType.data, 0, 1, Buffer.alloc(10, i));
+    await settle();
+    const [held] = peer.owner.streams;
+    assert.ok(held !== undefined);
+    const reader = new Recorder(held);
+    held.resume();
+    await reader.until(() => reader.bytes === 20_000);
+    assert.ok(reader.chunks.length <= 3, `${reader.chunks.length} buffers`);
+    assert.equal(Buffer.concat(reader.chunks)[19_999], 1999 & 0xff);
+  });
+
+  it('does not pour data into a transport that is full', async () => {
+    const { client, server } = pair();
+    await settle();
+    server.transport.pause();
+    const before = client.transport.bytesWritten;
+    for (let i = 0; i < 20; i++) {
+      const stream = client.request(POST);
+      let writes = 0;
+      const fill = (): void => {
+        while (writes++ < 60 && stream.write(Buffer.alloc(16_000)));
+      };
+      stream.attach({ onData() {}, onEnd() {}, onDrain: fill, onClose() {} });
+      fill();
+      await settle(3);
+    }
+    assert.ok(client.transport.bytesWritten - before < 700_000, `${client.transport.bytesWritten - before} bytes were written`);
+  });
+
   it('shares the connection window fairly between streams', async () => {
     const { client, serverOwner } = pair({}, { streamWindow: 1 << 20, connectionWindow: 1 << 20 });
     serverOwner.onEachStream = (stream) => {
