@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type BpfMap, BpfObject, Link, type LoadedObject, OwnedFd, RingBuffer, u32, u64 } from 'libbpf-ts';
+import { type BpfMap, BpfObject, Errno, LibbpfError, Link, type LoadedObject, OwnedFd, RingBuffer, u32, u64 } from 'libbpf-ts';
 import { cgroupId, isBpfFilesystem, mountBpfFilesystem } from 'libbpf-ts/sys';
 import { KERNEL_REASONS, type KernelEvent, type KernelReason } from '../src/model/kernel-reasons.ts';
 import { addressText } from './address-bytes.ts';
@@ -11,6 +11,9 @@ import { KernelError } from './errors.ts';
 /** Part of every pin's path: a change of a map's layout changes it. */
 const PIN_VERSION = 'v1';
 const OBJECTS = fileURLToPath(new URL('./objects/', import.meta.url));
+
+/** How often a load that a signal interrupted is tried. */
+const LOAD_ATTEMPTS = 10;
 
 /** The programs of capture.bpf.c, all attached to the root cgroup. */
 const CAPTURE_PROGRAMS = [
@@ -291,8 +294,15 @@ function loadPinned(
   rodata: Record<string, number> = {},
 ): LoadedObject {
   const pins = join(directory, 'maps');
-  using object = BpfObject.open(path, { reusePinnedMaps: pins, mapMaxEntries, rodata });
-  const loaded = object.load();
-  loaded.pinMaps(pins);
-  return loaded;
+  for (let attempt = 1; ; attempt++) {
+    using object = BpfObject.open(path, { reusePinnedMaps: pins, mapMaxEntries, rodata });
+    try {
+      const loaded = object.load();
+      loaded.pinMaps(pins);
+      return loaded;
+    } catch (error) {
+      // The verifier gives up when a signal is pending (a profiler's timer, for one). That is not the program's fault.
+      if (!(error instanceof LibbpfError && error.errno === Errno.EAGAIN) || attempt === LOAD_ATTEMPTS) throw error;
+    }
+  }
 }
