@@ -2,11 +2,13 @@
 /*
  * Outbound capture, and honest addresses. Attached to the root cgroup of the node:
  *   cgroup/connect4, connect6      hand an enrolled workload's connection to the agent's listener in the same network namespace
+ *   cgroup/bind4, bind6            keep the ports of the agent's listeners for the agent
  *   sockops                        publish what connect recorded once the local port is known, and take it back at close
  *   cgroup/getpeername4, 6         the peer that the application dialled, or the client that dialled the application
  *   cgroup/getsockname4, 6         the workload's own address in place of the loopback address of a captured socket
  */
 #include "maps.bpf.h"
+#include <bpf/bpf_core_read.h>
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -75,6 +77,28 @@ struct {
   __type(key, struct weft_endpoint);
   __type(value, struct weft_peer);
 } weft_presented_peers SEC(".maps");
+
+/*
+ * The parts of kernel structs that are read, relocated to the running kernel's layout when the program is loaded (CO-RE).
+ */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct ip_options {
+  unsigned char srr;
+};
+struct ip_options_rcu {
+  struct ip_options opt;
+};
+struct ipv6_txoptions {
+  void *srcrt;
+};
+struct ipv6_pinfo {
+  struct ipv6_txoptions *opt;
+};
+struct inet_sock {
+  struct ipv6_pinfo *pinet6;
+  struct ip_options_rcu *inet_opt;
+};
+#pragma clang attribute pop
 
 enum published { PUBLISHED_NOTHING = 0, PUBLISHED_DESTINATION = 1, PUBLISHED_PEER = 2 };
 
@@ -174,6 +198,37 @@ static __always_inline bool listener_waits(struct bpf_sock_addr *ctx, __u16 port
   return waits;
 }
 
+/*
+ * True if the socket's packets visit other hosts before they go where connect() says: a loose or strict source route (IP_OPTIONS), or a
+ * routing header (IPV6_RTHDR), which any process may set. They would leave the pod even for a loopback address. A tcp_sock begins with
+ * its inet_sock.
+ */
+static __always_inline bool is_source_routed(struct bpf_sock *sk)
+{
+  struct inet_sock *inet = (struct inet_sock *)bpf_skc_to_tcp_sock(sk);
+  if (!inet)
+    return false;
+  struct ip_options_rcu *options = BPF_CORE_READ(inet, inet_opt);
+  if (options && BPF_CORE_READ(options, opt.srr))
+    return true;
+  struct ipv6_pinfo *ipv6 = sk->family == AF_INET6 ? BPF_CORE_READ(inet, pinet6) : 0;
+  struct ipv6_txoptions *sent = ipv6 ? BPF_CORE_READ(ipv6, opt) : 0;
+  return sent && BPF_CORE_READ(sent, srcrt);
+}
+
+static __always_inline bool is_agent_port(const struct weft_workload *workload, __u32 port)
+{
+  return port && (port == workload->outbound_port || port == workload->inbound_port || port == workload->tunnel_port);
+}
+
+/* The workload that a socket belongs to, or 0: by its network namespace, or else by the calling process's cgroup. */
+static __always_inline __u32 workload_of(struct bpf_sock_addr *ctx)
+{
+  __u64 netns = bpf_get_netns_cookie(ctx);
+  __u32 *by_netns = bpf_map_lookup_elem(&weft_enrolled_netns, &netns);
+  return by_netns ? *by_netns : workload_of_cgroup();
+}
+
 enum verdict { VERDICT_PASS, VERDICT_REFUSE, VERDICT_CAPTURE };
 
 /*
@@ -189,38 +244,46 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const __u8
     count(WEFT_PASSED_OWN);
     return VERDICT_PASS;
   }
-  __u64 netns = bpf_get_netns_cookie(ctx);
-  __u32 *by_netns = bpf_map_lookup_elem(&weft_enrolled_netns, &netns);
-  __u32 id = by_netns ? *by_netns : workload_of_cgroup();
+  __u32 id = workload_of(ctx);
   if (!id)
     return VERDICT_PASS;
   struct weft_workload *workload = bpf_map_lookup_elem(&weft_workloads, &id);
   if (!workload)
     return VERDICT_PASS;
 
+  bool strict = workload->mode == WEFT_MODE_STRICT;
   bool loopback = is_loopback(address);
   bool own_address = same_address(address, workload->address4) || same_address(address, workload->address6);
-  bool agent_port = port && (port == workload->outbound_port || port == workload->inbound_port || port == workload->tunnel_port);
-  if (agent_port && (loopback || own_address)) {
+  if (is_agent_port(workload, port) && (loopback || own_address)) {
     report(WEFT_REFUSED_AGENT_PORT, id, address, port);
     return VERDICT_REFUSE;
   }
   /* A socket may be used again after connect(AF_UNSPEC): what was recorded for its last connection is void. */
   bpf_sk_storage_delete(&weft_socket_state, sk);
+  if (strict && is_source_routed(sk)) {
+    report(WEFT_REFUSED_SOURCE_ROUTE, id, address, port);
+    return VERDICT_REFUSE;
+  }
+  bool on_device = sk->bound_dev_if && sk->bound_dev_if != LOOPBACK_IFINDEX;
   if (loopback) {
+    if (strict && on_device) {
+      /* Linux sends this out of the device, to a host that may well take it for its own. */
+      report(WEFT_REFUSED_DEVICE, id, address, port);
+      return VERDICT_REFUSE;
+    }
     count(WEFT_PASSED_LOOPBACK);
     return VERDICT_PASS;
   }
   bool ipv4 = is_ipv4(address);
   if (!workload->outbound_port || !listener_waits(ctx, workload->outbound_port, ipv4)) {
-    if (workload->mode == WEFT_MODE_STRICT) {
+    if (strict) {
       report(WEFT_REFUSED_NO_LISTENER, id, address, port);
       return VERDICT_REFUSE;
     }
     count(WEFT_PASSED_NO_LISTENER);
     return VERDICT_PASS;
   }
-  if (sk->bound_dev_if && sk->bound_dev_if != LOOPBACK_IFINDEX) {
+  if (on_device) {
     /* The leg runs over lo, which a socket bound to another device cannot reach. The real device is chosen by the proxy's own dial. */
     char none[1] = {0};
     if (bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none))) {
@@ -293,6 +356,45 @@ int weft_connect6(struct bpf_sock_addr *ctx)
   }
   ctx->user_port = bpf_htons(listener);
   return ALLOW;
+}
+
+/*
+ * The agent's listeners share their ports among its workers (SO_REUSEPORT), and a process of the agent's user could join them; or it could
+ * take a port while the agent is away. Either way connections would come to it that are the agent's to judge.
+ */
+static __always_inline int decide_bind(struct bpf_sock_addr *ctx, const __u8 *address)
+{
+  struct bpf_sock *sk = ctx->sk;
+  if (ctx->protocol != IPPROTO_TCP || !sk || !ctx->user_port)
+    return ALLOW;
+  __u32 id = workload_of(ctx);
+  if (!id)
+    return ALLOW;
+  struct weft_workload *workload = bpf_map_lookup_elem(&weft_workloads, &id);
+  __u32 port = bpf_ntohs((__u16)ctx->user_port);
+  if (!workload || !is_agent_port(workload, port) || bpf_sk_storage_get(&weft_own_sockets, sk, 0, 0))
+    return ALLOW;
+  report(WEFT_REFUSED_AGENT_PORT, id, address, port);
+  return REFUSE;
+}
+
+SEC("cgroup/bind4")
+int weft_bind4(struct bpf_sock_addr *ctx)
+{
+  __u8 address[16] __attribute__((aligned(8)));
+  map_ipv4(address, ctx->user_ip4);
+  return decide_bind(ctx, address);
+}
+
+SEC("cgroup/bind6")
+int weft_bind6(struct bpf_sock_addr *ctx)
+{
+  __u32 words[4] __attribute__((aligned(8)));
+  words[0] = ctx->user_ip6[0];
+  words[1] = ctx->user_ip6[1];
+  words[2] = ctx->user_ip6[2];
+  words[3] = ctx->user_ip6[3];
+  return decide_bind(ctx, (__u8 *)words);
 }
 
 static __always_inline void local_endpoint(struct bpf_sock_ops *ctx, struct weft_endpoint *key)
@@ -482,11 +584,26 @@ int weft_getpeername6(struct bpf_sock_addr *ctx)
   return ALLOW;
 }
 
-/* The address that getsockname() shall name in place of the loopback address that a captured socket really has. */
-static __always_inline bool presented_local(struct bpf_sock_addr *ctx, __u8 *address)
+/*
+ * True if an MPTCP socket was captured. Its subflow's record is gone once that is closed, but nobody else than a captured socket is
+ * connected to the outbound listener.
+ */
+static __always_inline bool is_captured_mptcp(const struct bpf_sock *sk, const struct weft_workload *workload)
+{
+  if (bpf_ntohs(sk->dst_port) != workload->outbound_port)
+    return false;
+  if (sk->family == AF_INET)
+    return sk->dst_ip4 == bpf_htonl(0x7f000001);
+  __u32 words[4] __attribute__((aligned(8))) = {sk->dst_ip6[0], sk->dst_ip6[1], sk->dst_ip6[2], sk->dst_ip6[3]};
+  return is_loopback((__u8 *)words);
+}
+
+/* The address that getsockname() shall name in place of the loopback address `now` that a captured socket really has. */
+static __always_inline bool presented_local(struct bpf_sock_addr *ctx, const __u8 *now, __u8 *address)
 {
   struct bpf_sock *sk = ctx->sk;
-  if (!sk)
+  /* Without a far port the socket is not connected (any more): what it is bound to is the truth. */
+  if (!sk || !sk->dst_port)
     return false;
   struct weft_socket *state = bpf_sk_storage_get(&weft_socket_state, sk, 0, 0);
   if (state) {
@@ -495,21 +612,23 @@ static __always_inline bool presented_local(struct bpf_sock_addr *ctx, __u8 *add
   }
   if (sk->protocol != IPPROTO_MPTCP)
     return false;
-  struct weft_original *original = mptcp_original(ctx, sk);
-  if (!original)
+  __u32 id = workload_of(ctx);
+  if (!id)
     return false;
-  struct weft_workload *workload = bpf_map_lookup_elem(&weft_workloads, &original->workload_id);
-  if (!workload)
+  struct weft_workload *workload = bpf_map_lookup_elem(&weft_workloads, &id);
+  if (!workload || !is_captured_mptcp(sk, workload))
     return false;
-  __builtin_memcpy(address, is_ipv4(original->address) ? workload->address4 : workload->address6, 16);
+  __builtin_memcpy(address, is_ipv4(now) ? workload->address4 : workload->address6, 16);
   return !is_zero(address);
 }
 
 SEC("cgroup/getsockname4")
 int weft_getsockname4(struct bpf_sock_addr *ctx)
 {
+  __u8 now[16] __attribute__((aligned(8)));
   __u8 local[16] __attribute__((aligned(8)));
-  if (ctx->user_ip4 != bpf_htonl(0x7f000001) || !presented_local(ctx, local) || !is_ipv4(local))
+  map_ipv4(now, ctx->user_ip4);
+  if (!is_loopback(now) || !presented_local(ctx, now, local) || !is_ipv4(local))
     return ALLOW;
   ctx->user_ip4 = *(__u32 *)(local + 12);
   return ALLOW;
@@ -524,7 +643,7 @@ int weft_getsockname6(struct bpf_sock_addr *ctx)
   now[2] = ctx->user_ip6[2];
   now[3] = ctx->user_ip6[3];
   __u32 local[4] __attribute__((aligned(8)));
-  if (!is_loopback((__u8 *)now) || !presented_local(ctx, (__u8 *)local))
+  if (!is_loopback((__u8 *)now) || !presented_local(ctx, (__u8 *)now, (__u8 *)local))
     return ALLOW;
   ctx->user_ip6[0] = local[0];
   ctx->user_ip6[1] = local[1];

@@ -22,6 +22,8 @@ const CAPTURE_PROGRAMS = [
   'weft_getpeername6',
   'weft_getsockname4',
   'weft_getsockname6',
+  'weft_bind4',
+  'weft_bind6',
   // Last: from here on connections are captured, and what they need is in place.
   'weft_connect4',
   'weft_connect6',

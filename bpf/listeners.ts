@@ -15,6 +15,7 @@ import {
   withNetworkNamespace,
 } from 'libbpf-ts/sys';
 import type { ListenerPorts } from '../src/model/worker-messages.ts';
+import type { OWN_KIND } from './contract.ts';
 import { KernelError } from './errors.ts';
 import type { OwnSockets } from './own-sockets.ts';
 
@@ -25,7 +26,6 @@ export const INBOUND_PORT = 15_006;
 export const TUNNEL_PORT = 15_008;
 
 const BACKLOG = 4_096;
-const EPHEMERAL_ATTEMPTS = 16;
 
 /** One worker's listening descriptors of one workload. */
 export interface WorkerListeners {
@@ -50,10 +50,10 @@ export function openListeners(namespaceFd: number | null, workers: number, own: 
   const opened: OwnedFd[] = [];
   const open = (): OpenedListeners => {
     const conflicts: number[] = [];
-    const outbound = loopbackPort(conflicts);
+    const outbound = anyPort(OUTBOUND_PORT, own, conflicts);
     const inPod = namespaceFd !== null;
-    const inbound = inPod ? anyPort(INBOUND_PORT, conflicts) : 0;
-    const tunnel = inPod && isFree(TUNNEL_PORT, '::') ? TUNNEL_PORT : 0;
+    const inbound = inPod ? anyPort(INBOUND_PORT, own, conflicts) : 0;
+    const tunnel = inPod && isFree(TUNNEL_PORT, own) ? TUNNEL_PORT : 0;
     if (inPod && tunnel === 0) conflicts.push(TUNNEL_PORT);
     const ports = { outbound, inbound, tunnel };
     return { ports, workers: Array.from({ length: workers }, () => listenersOn(ports, own, opened)), conflicts };
@@ -96,23 +96,30 @@ function listenersOn(ports: ListenerPorts, own: OwnSockets, opened: OwnedFd[]): 
   };
 }
 
-/** A TCP socket that may be rebound while connections of a former agent linger. */
-function tcpSocket(address: string): OwnedFd {
+/**
+ * A TCP socket that may be rebound while connections of a former agent linger. The hooks know it as the agent's own before it is bound:
+ * a former agent's enrolment keeps its ports from everybody else.
+ */
+function tcpSocket(address: string, own: OwnSockets, kind: keyof typeof OWN_KIND): OwnedFd {
   const ipv6 = address.includes(':');
   const made = socket(ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM);
-  setsockopt(made.fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEADDR, 1);
-  // The wildcard serves both families; ::1 never reaches IPv4 anyway.
-  if (ipv6) setsockopt(made.fd, IPPROTO_IPV6, SocketOption.IPV6_V6ONLY, address === '::' ? 0 : 1);
-  return made;
+  try {
+    own.mark(made.fd, kind);
+    setsockopt(made.fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEADDR, 1);
+    // The wildcard serves both families; ::1 never reaches IPv4 anyway.
+    if (ipv6) setsockopt(made.fd, IPPROTO_IPV6, SocketOption.IPV6_V6ONLY, address === '::' ? 0 : 1);
+    return made;
+  } catch (error) {
+    made.close();
+    throw error;
+  }
 }
 
 function listener(address: string, port: number, own: OwnSockets): OwnedFd {
-  const made = tcpSocket(address);
+  const made = tcpSocket(address, own, 'listener');
   try {
     setsockopt(made.fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEPORT, 1);
     bind(made.fd, { address, port });
-    // Before listen(): from its first moment the hooks must know it as ours.
-    own.mark(made.fd, 'listener');
     listen(made.fd, BACKLOG);
     return made;
   } catch (error) {
@@ -125,11 +132,15 @@ function hasErrno(error: unknown, ...errnos: number[]): boolean {
   return error instanceof LibbpfError && error.errno !== null && error.errno !== undefined && errnos.includes(error.errno);
 }
 
-/** True if nobody listens on the port. SO_REUSEPORT is left out on purpose: it would share the port with an application of the same user. */
-function isFree(port: number, address: string): boolean {
-  using probe = tcpSocket(address === '::' ? anyAddress() : address);
+/**
+ * True if nobody listens on the port, on any address: connections to it would be taken for ones to the agent. SO_REUSEPORT is left out on
+ * purpose: it would share the port with an application of the same user.
+ */
+function isFree(port: number, own: OwnSockets): boolean {
+  const address = anyAddress();
+  using probe = tcpSocket(address, own, 'upstream');
   try {
-    bind(probe.fd, { address: address === '::' ? anyAddress() : address, port });
+    bind(probe.fd, { address, port });
     listen(probe.fd, 1);
     return true;
   } catch (error) {
@@ -158,26 +169,16 @@ function hasIpv6(): boolean {
   }
 }
 
-/** A port that is free on every loopback address: the usual one if possible. */
-function loopbackPort(conflicts: number[]): number {
-  const addresses = loopbackAddresses();
-  if (addresses.every((address) => isFree(OUTBOUND_PORT, address))) return OUTBOUND_PORT;
-  conflicts.push(OUTBOUND_PORT);
-  for (let attempt = 0; attempt < EPHEMERAL_ATTEMPTS; attempt++) {
-    const port = ephemeralPort('127.0.0.1');
-    if (addresses.every((address) => isFree(port, address))) return port;
-  }
-  throw new KernelError('WEFT_BPF_LISTEN', 'no loopback port is free in both families');
-}
-
-function anyPort(usual: number, conflicts: number[]): number {
-  if (isFree(usual, '::')) return usual;
+/** A port that is free on every address: the usual one if possible. */
+function anyPort(usual: number, own: OwnSockets, conflicts: number[]): number {
+  if (isFree(usual, own)) return usual;
   conflicts.push(usual);
-  return ephemeralPort(anyAddress());
+  return ephemeralPort(own);
 }
 
-function ephemeralPort(address: string): number {
-  using probe = tcpSocket(address);
+function ephemeralPort(own: OwnSockets): number {
+  const address = anyAddress();
+  using probe = tcpSocket(address, own, 'upstream');
   bind(probe.fd, { address, port: 0 });
   return getsockname(probe.fd).port;
 }

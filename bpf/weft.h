@@ -18,16 +18,17 @@ enum weft_reason {
   WEFT_PASSED_LOOPBACK = 3,        /* within the pod or host */
   WEFT_PASSED_NO_LISTENER = 4,     /* permissive, and the agent is away */
   WEFT_REFUSED_NO_LISTENER = 5,    /* strict, and the agent is away */
-  WEFT_REFUSED_AGENT_PORT = 6,     /* a workload dialled the agent's own listener */
+  WEFT_REFUSED_AGENT_PORT = 6,     /* a workload dialled the agent's own listener, or tried to bind to its port */
   WEFT_REFUSED_NO_MEMORY = 7,      /* the original destination could not be recorded */
-  WEFT_REFUSED_DEVICE = 8,         /* bound to a device, and the binding could not be lifted */
+  WEFT_REFUSED_DEVICE = 8,         /* bound to a device: the binding could not be lifted, or leads a loopback address out of the pod */
   WEFT_MAP_FULL_DESTINATIONS = 9,  /* original destination not published: the proxy will drop the connection */
   WEFT_MAP_FULL_PEERS = 10,        /* client address not published: the application sees the proxy's address */
   WEFT_PASSED_TUNNEL = 11,         /* an arriving HBONE connection, which has its own listener */
   WEFT_EVENT_LOST = 12,            /* the event ring was full */
   WEFT_ASSIGN_FAILED_REFUSED = 13, /* inbound listener could not take the connection; strict */
   WEFT_ASSIGN_FAILED_PASSED = 14,  /* the same; permissive */
-  WEFT_REASON_COUNT = 15,
+  WEFT_REFUSED_SOURCE_ROUTE = 15,  /* the socket's packets would go elsewhere first (IP_OPTIONS, IPV6_RTHDR) */
+  WEFT_REASON_COUNT = 16,
 };
 
 enum weft_mode {

@@ -18,6 +18,7 @@ export const KERNEL_REASONS = [
   'event_lost',
   'assign_failed_refused',
   'assign_failed_passed',
+  'refused_source_route',
 ] as const;
 
 export type KernelReason = (typeof KERNEL_REASONS)[number];
