@@ -40,6 +40,10 @@ function fakeAgent(): {
   return { events, drained, start };
 }
 
+async function failToStart(): Promise<never> {
+  throw new WeftError('WEFT_BPF_LOAD', 'the kernel said\n  no', { nextStep: 'run `weft doctor`' });
+}
+
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test(`${signal} drains the agent and ends with 0`, async () => {
     const host = new FakeProcess();
@@ -96,9 +100,6 @@ test('SIGHUP does nothing', async () => {
 
 test('an agent that cannot start is one clear line and exit code 1', async () => {
   const terminal = new RecordedTerminal();
-  const failed = async (): Promise<never> => {
-    throw new WeftError('WEFT_BPF_LOAD', 'the kernel said\n  no', { nextStep: 'run `weft doctor`' });
-  };
-  assert.equal(await runAgent(failed, terminal, new FakeProcess()), 1);
+  assert.equal(await runAgent(failToStart, terminal, new FakeProcess()), 1);
   assert.equal(terminal.errors, 'weft: WEFT_BPF_LOAD: the kernel said no\nnext: run `weft doctor`\n');
 });
