@@ -34,6 +34,7 @@ export interface ListenRequest {
 }
 
 interface Listeners {
+  readonly ports: ListenerPorts;
   readonly servers: readonly Server[];
   readonly tunnel: TunnelServer | null;
 }
@@ -59,7 +60,13 @@ export class DataPlane implements AsyncDisposable {
     const view = (): MeshView => this.#view;
     const { dialer, telemetry, contexts, verifier, originalDestinations, deniedByHeader } = options;
     this.#tunnels = new TunnelPool({ dialer, contexts, verifier });
-    this.#inbound = new Inbound({ view, dialer, telemetry, deniedByHeader });
+    this.#inbound = new Inbound({
+      view,
+      dialer,
+      telemetry,
+      deniedByHeader,
+      portsOf: (workloadId) => this.#listeners.get(workloadId)?.ports ?? null,
+    });
     this.#outbound = new Outbound({
       view,
       dialer,
@@ -86,7 +93,7 @@ export class DataPlane implements AsyncDisposable {
       ...request.inbound.map((fd) => this.#server(fd, (socket) => this.#inbound.acceptPlaintext(socket, workloadId, ports))),
       ...request.tunnel.map((fd) => this.#server(fd, (socket) => tunnel?.accept(socket))),
     ];
-    this.#listeners.set(workloadId, { servers, tunnel });
+    this.#listeners.set(workloadId, { ports, servers, tunnel });
   }
 
   #server(fd: number, accept: (socket: Socket) => void): Server {

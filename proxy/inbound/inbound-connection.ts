@@ -35,6 +35,11 @@ export type InboundState = 'detecting' | 'http' | 'opaque' | 'refused' | 'closed
 
 /** How long a client may take to show its protocol once it has begun to speak, or at all when the answer can only be a refusal. */
 export const DETECTION_TIMEOUT_MS = 5_000;
+/**
+ * The same where no request could be refused, and the protocol is but a word in the log: text without a line's end, which may be the
+ * beginning of a request, goes on to the application after this.
+ */
+const UNDECIDED_TEXT_MS = 200;
 /** First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). */
 const TLS_HANDSHAKE = 0x16;
 
@@ -60,6 +65,8 @@ export class InboundConnection {
   #seen: Buffer | null = null;
   #timer: NodeJS.Timeout | null = null;
   #decision: Decision;
+  /** Relayed as bytes although it began as HTTP may: for as long as no request could be refused. */
+  #mayBeHttp = false;
 
   /**
    * @param upstream towards the application; null when the policy's scope is 'deny', so that nothing can reach it
@@ -101,18 +108,22 @@ export class InboundConnection {
   }
 
   #startTimer(): void {
-    this.#timer ??= setTimeout(() => this.#undetected(), DETECTION_TIMEOUT_MS).unref();
+    const patience = this.#policy.scope === 'allow' ? UNDECIDED_TEXT_MS : DETECTION_TIMEOUT_MS;
+    this.#timer ??= setTimeout(() => this.#undetected(), patience).unref();
   }
 
   /**
    * The client took too long, or ended, before its protocol was clear. What may be the beginning of an HTTP head is HTTP's to refuse: as
-   * bytes of no protocol it would get past the policy of requests.
+   * bytes of no protocol it would get past the policy of requests. Without such a policy it is the application's to read.
    */
   #undetected(clientEnded = false): void {
     this.#timer = null;
     const seen = this.#seen;
     if (seen === null || seen[0] === TLS_HANDSHAKE) this.#becomeOpaque('tcp', { clientEnded });
-    else if (clientEnded) this.#refuse('other');
+    else if (this.#policy.scope === 'allow') {
+      this.#mayBeHttp = true;
+      this.#becomeOpaque('tcp', { clientEnded });
+    } else if (clientEnded) this.#refuse('other');
     else this.#becomeHttp(seen);
   }
 
@@ -212,7 +223,8 @@ export class InboundConnection {
     const arrival = { ...this.arrival, workload };
     this.#policy = bindPolicy(view, arrival, this.#attributes);
     this.#session?.recheck();
-    if (this.state === 'opaque' && this.#policy.tcp.verdict === 'deny') {
+    const undecidable = this.#mayBeHttp && this.#policy.scope !== 'allow';
+    if (this.state === 'opaque' && (undecidable || this.#policy.tcp.verdict === 'deny')) {
       this.#decision = this.#policy.tcp;
       this.destroy(new ProxyError('WEFT_PROXY_POLICY_CHANGED', 'the policy changed and no longer allows this connection'));
     }

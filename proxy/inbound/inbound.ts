@@ -20,6 +20,8 @@ export interface InboundDependencies {
   readonly telemetry: Telemetry;
   /** Name the policy in `x-weft-denied-by` of refusals. */
   readonly deniedByHeader: boolean;
+  /** The agent's own ports in a local workload's namespace; null while nobody listens there. */
+  readonly portsOf: (workloadId: number) => AgentPorts | null;
 }
 
 /** Ports of the agent's own in-pod listeners: never a destination (`illegal_ports` of ztunnel). */
@@ -70,6 +72,12 @@ export class Inbound {
 
   /** A connection from a workload of this node, which the kernel attests: no TLS, the same policy. */
   acceptLocal(local: LocalArrival): void {
+    const { portsOf, telemetry } = this.#dependencies;
+    if (isAgentPort(portsOf(local.server.id), local.destination.port)) {
+      telemetry.refused('inbound', 'local', 'forbidden-port');
+      local.stream.destroy(new ProxyError('WEFT_PROXY_REFUSED', "refused: this port is an agent's own"));
+      return;
+    }
     this.#start({
       workload: local.server,
       stream: local.stream,
@@ -95,7 +103,7 @@ export class Inbound {
       responder.refuse(400);
       return;
     }
-    if (connect.port === ports.inbound || connect.port === ports.outbound || connect.port === ports.tunnel) {
+    if (isAgentPort(ports, connect.port)) {
       telemetry.refused('inbound', 'tunnel', 'forbidden-port');
       responder.refuse(503);
       return;
@@ -205,6 +213,10 @@ export class Inbound {
     const gone = new ProxyError('WEFT_PROXY_WORKLOAD_GONE', 'the workload is gone');
     for (const connection of this.connections) if (connection.arrival.workload.id === workloadId) connection.destroy(gone);
   }
+}
+
+function isAgentPort(ports: AgentPorts | null, port: number): boolean {
+  return ports !== null && (port === ports.outbound || port === ports.inbound || port === ports.tunnel);
 }
 
 /**
