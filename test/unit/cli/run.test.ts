@@ -188,6 +188,25 @@ describe('weft run', { concurrency: 2 }, () => {
     assert.ok(!agent.requests.includes('POST /v1/workloads'));
   });
 
+  test('a signal during the enrolment keeps it from running too, and is cleaned up after', async () => {
+    const answers = enrollingAnswers();
+    const enrol = answers['POST /v1/workloads'];
+    assert.ok(enrol);
+    let signal = (): void => {};
+    await using agent = await FakeAgent.start({
+      ...answers,
+      'POST /v1/workloads': (body) => {
+        signal();
+        return enrol(body);
+      },
+    });
+    await using child = await Child.start(harness(agent, ['echo', 'ran']));
+    signal = () => child.kill('SIGINT');
+    assert.equal((await child.exited).code, 130);
+    assert.equal(child.stdout, '');
+    assert.equal(agent.requests.at(-1), 'DELETE /v1/workloads/shop/cart-1');
+  });
+
   test('what the command leaves behind stays in the mesh, and is named', async () => {
     await using agent = await FakeAgent.start(enrollingAnswers());
     const result = await run(agent, ['sh', '-c', 'printf populated > "$WEFT_TEST_MEMBER"; exit 3']);
