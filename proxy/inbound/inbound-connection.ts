@@ -103,6 +103,10 @@ export class InboundConnection {
     if (!FORWARDED[this.state].includes(to))
       throw new ProxyError('WEFT_PROXY_STATE', `an inbound connection cannot go from ${this.state} to ${to}`);
     this.state = to;
+    this.#stopTimer();
+  }
+
+  #stopTimer(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
   }
@@ -117,7 +121,8 @@ export class InboundConnection {
    * bytes of no protocol it would get past the policy of requests. Without such a policy it is the application's to read.
    */
   #undetected(clientEnded = false): void {
-    this.#timer = null;
+    // The client's end may come before its time is up.
+    this.#stopTimer();
     const seen = this.#seen;
     if (seen === null || seen[0] === TLS_HANDSHAKE) this.#becomeOpaque('tcp', { clientEnded });
     else if (this.#policy.scope === 'allow') {
