@@ -90,6 +90,12 @@ export type MatchValues = readonly string[];
 
 /** AuthorizationPolicy source. Absent field: not constrained. */
 export interface PolicySource {
+  /** `<issuer>/<subject>` of a verified JWT; HTTP only. */
+  readonly requestPrincipals?: MatchValues;
+  readonly notRequestPrincipals?: MatchValues;
+  /** CIDRs of the address that a trusted X-Forwarded-For names; the direct peer where there is none. */
+  readonly remoteIpBlocks?: MatchValues;
+  readonly notRemoteIpBlocks?: MatchValues;
   readonly principals?: MatchValues;
   readonly notPrincipals?: MatchValues;
   readonly namespaces?: MatchValues;
@@ -114,20 +120,112 @@ export interface PolicyOperation {
   readonly notPaths?: MatchValues;
 }
 
-/** One rule: (any `from`) and (any `to`). An empty list means: not constrained. */
+/** One entry of `when`. Istio's keys: request.headers[x], source.ip, remote.ip, source.namespace, request.auth.claims[a][b], … */
+export interface PolicyCondition {
+  readonly key: string;
+  readonly values?: MatchValues;
+  readonly notValues?: MatchValues;
+}
+
+/** One rule: (any `from`) and (any `to`) and (every `when`). An empty list means: not constrained. */
 export interface PolicyRule {
   readonly from: readonly PolicySource[];
   readonly to: readonly PolicyOperation[];
+  readonly when: readonly PolicyCondition[];
 }
 
 /** security.istio.io/v1 or weft.dev/v1 AuthorizationPolicy. */
 export interface AuthorizationPolicyResource extends ResourceBase<'AuthorizationPolicy'> {
   readonly spec: {
-    readonly action: 'ALLOW' | 'DENY';
+    readonly action: PolicyAction;
     readonly selector: Readonly<Record<string, string>> | null;
     /** Empty: the policy never matches (an ALLOW of nothing). */
     readonly rules: readonly PolicyRule[];
+    /** The extension provider that a CUSTOM policy asks (MeshConfig); null for the other actions. */
+    readonly provider: string | null;
+    /** `istio.io/dry-run: "true"`, or `mode: audit` under weft.dev: decided and recorded, but nothing is refused for it. */
+    readonly dryRun: boolean;
   };
 }
+
+/** AUDIT never changes an outcome. CUSTOM asks an external provider before the others are looked at. */
+export type PolicyAction = 'ALLOW' | 'DENY' | 'AUDIT' | 'CUSTOM';
+
+/** A place in a request where a token may be. */
+export interface TokenLocation {
+  readonly name: string;
+  /** For headers: what comes before the token, such as `Bearer `. */
+  readonly prefix: string;
+}
+
+/** One issuer that a RequestAuthentication accepts tokens of. */
+export interface JwtRule {
+  readonly issuer: string;
+  /** Any of these in `aud`; empty: not checked. */
+  readonly audiences: readonly string[];
+  /** JWK Set, as text; null when it is fetched. */
+  readonly jwks: string | null;
+  readonly jwksUri: string | null;
+  /** Empty with fromParams and fromCookies empty too: `Authorization: Bearer`, then the parameter `access_token`. */
+  readonly fromHeaders: readonly TokenLocation[];
+  readonly fromParams: readonly string[];
+  readonly fromCookies: readonly string[];
+  readonly forwardOriginalToken: boolean;
+  /** The header in which the payload goes to the application, base64url; null: none. */
+  readonly outputPayloadToHeader: string | null;
+  readonly outputClaimToHeaders: readonly { readonly header: string; readonly claim: string }[];
+}
+
+/** security.istio.io/v1 or weft.dev/v1 RequestAuthentication. A token that is there must be valid; one that is absent passes. */
+export interface RequestAuthenticationResource extends ResourceBase<'RequestAuthentication'> {
+  readonly spec: {
+    readonly selector: Readonly<Record<string, string>> | null;
+    readonly jwtRules: readonly JwtRule[];
+  };
+}
+
+/** How far paths are normalised before a decision; the application receives the normalised path. Istio's levels. */
+export type PathNormalisation = 'BASE' | 'MERGE_SLASHES' | 'DECODE_AND_MERGE_SLASHES';
+
+/** An external authoriser (Envoy ext_authz v3) that CUSTOM policies name. */
+export interface ExtensionProvider {
+  readonly name: string;
+  readonly protocol: 'http' | 'grpc';
+  /** Host name or address, and port. */
+  readonly service: string;
+  readonly port: number;
+  readonly timeoutMs: number;
+  /** Let requests pass when the provider cannot be asked. Default false. */
+  readonly failOpen: boolean;
+  /** HTTP only: put before the path of the request. */
+  readonly pathPrefix: string;
+  /** HTTP only: headers of the request that the provider is given besides Host, method, path and Authorization. */
+  readonly includeRequestHeaders: readonly string[];
+  /** Headers of the provider's answer that go to the application when it allows; exact names. */
+  readonly headersToUpstream: readonly string[];
+  /** Headers of the provider's answer that go to the client when it denies. Empty: all of them. */
+  readonly headersToDownstream: readonly string[];
+}
+
+/** weft.dev/v1 MeshConfig: settings of the whole mesh. At most one, in the root namespace. */
+export interface MeshConfigResource extends ResourceBase<'MeshConfig'> {
+  readonly spec: MeshSettings;
+}
+
+export interface MeshSettings {
+  /** Trust domains whose identities mean the same as this one's. Not federation. */
+  readonly trustDomainAliases: readonly string[];
+  readonly pathNormalisation: PathNormalisation;
+  /** How many of the rightmost X-Forwarded-For entries were written by proxies that are trusted. 0: the header is not believed. */
+  readonly trustedForwardedHops: number;
+  readonly extensionProviders: readonly ExtensionProvider[];
+}
+
+export const DEFAULT_MESH_SETTINGS: MeshSettings = {
+  trustDomainAliases: [],
+  pathNormalisation: 'BASE',
+  trustedForwardedHops: 0,
+  extensionProviders: [],
+};
 
 export type Resource = NamespaceResource | WorkloadResource | ServiceResource | PeerAuthenticationResource | AuthorizationPolicyResource;

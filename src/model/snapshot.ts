@@ -1,4 +1,4 @@
-import type { AuthorizationPolicyResource, DeclaredProtocol, Mode } from './resources.ts';
+import type { DeclaredProtocol, JwtRule, MeshSettings, Mode, PolicyAction, PolicyRule } from './resources.ts';
 
 /**
  * The mesh as a node's data plane needs it: plain data, immutable, sent whole to every worker thread (structured clone) and swapped at once.
@@ -12,6 +12,9 @@ export interface MeshSnapshot {
   readonly workloads: readonly WorkloadEntry[];
   readonly services: readonly ServiceEntry[];
   readonly policies: readonly PolicyEntry[];
+  /** RequestAuthentications; workloads name theirs by index. */
+  readonly authentications: readonly RequestAuthenticationEntry[];
+  readonly settings: MeshSettings;
 }
 
 /** One workload, local or remote. */
@@ -38,6 +41,8 @@ export interface WorkloadEntry {
   readonly enrolled: boolean;
   /** Indexes into MeshSnapshot.policies that apply to it, in evaluation-independent order. */
   readonly policies: readonly number[];
+  /** Indexes into MeshSnapshot.authentications that apply to it. */
+  readonly authentications: readonly number[];
 }
 
 /** A virtual address and port and the workload endpoints behind it. */
@@ -58,6 +63,15 @@ export interface ServiceEntry {
 export interface PolicyEntry {
   /** `namespace/name`: the name in every refusal and log line. */
   readonly name: string;
-  readonly action: AuthorizationPolicyResource['spec']['action'];
-  readonly rules: AuthorizationPolicyResource['spec']['rules'];
+  readonly action: PolicyAction;
+  readonly rules: readonly PolicyRule[];
+  readonly provider: string | null;
+  readonly dryRun: boolean;
+}
+
+/** A RequestAuthentication as the data plane applies it. */
+export interface RequestAuthenticationEntry {
+  /** `namespace/name`. */
+  readonly name: string;
+  readonly rules: readonly JwtRule[];
 }
