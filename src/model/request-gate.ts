@@ -8,6 +8,11 @@ import type { Decision, ShadowDecision } from './policy.ts';
 export interface RequestGate {
   /** The answer, at once where that is possible (the usual case: no allocation), or a promise that never rejects. */
   ask(head: RequestHead): GateAnswer | Promise<GateAnswer>;
+  /**
+   * What answers stand on: while this returns the same object, a head with the same bytes would get the same answer again, so that a codec
+   * that remembers heads need not ask. null, or no such method: ask each time (tokens expire, external authorisers change their mind).
+   */
+  basis?(): object | null;
 }
 
 /** A request's head as its codec knows it. Valid until the answer is there. */
@@ -24,6 +29,11 @@ export interface RequestHead {
   header(name: string): readonly string[];
   /** All headers in order, names in lower case, without pseudo-headers. */
   headers(): Iterable<readonly [name: string, value: string]>;
+  /**
+   * False when the codec knows, from its own pass over the names, that none begins with `x-forwarded-` or `x-weft-` (in any case): nothing has
+   * to be looked for then. Not there: unknown, which costs a pass over all headers for each request.
+   */
+  readonly hasTrustHeaders?: boolean;
 }
 
 /** Headers of the request as the application shall get it. */
