@@ -60,9 +60,4 @@ export interface GateAnswer {
   readonly change: HeaderChange | null;
   /** What would have been refused by dry-run policies, and what AUDIT rules matched. Usually empty. */
   readonly shadow: readonly ShadowDecision[];
-  /**
-   * True when the answer depends on nothing but the bytes of the head and this gate: a codec that has the same head again may use it without
-   * asking. False where time (a token's expiry), an external authoriser, or anything else outside has a say.
-   */
-  readonly cacheable: boolean;
 }
