@@ -1,14 +1,18 @@
 import { workloadIdentity } from '../model/identity.ts';
+import { DEFAULT_MESH_SETTINGS } from '../model/resources.ts';
 import type {
   AuthorizationPolicyResource,
+  MeshConfigResource,
+  MeshSettings,
   NamespaceResource,
   PeerAuthenticationResource,
+  RequestAuthenticationResource,
   Resource,
   ServiceResource,
   SourceLocation,
   WorkloadResource,
 } from '../model/resources.ts';
-import type { MeshSnapshot, PolicyEntry, ServiceEntry, WorkloadEntry } from '../model/snapshot.ts';
+import type { MeshSnapshot, PolicyEntry, RequestAuthenticationEntry, ServiceEntry, WorkloadEntry } from '../model/snapshot.ts';
 import { ModeResolver } from './effective-mode.ts';
 import { SelectorIndex } from './selector-index.ts';
 import type { WorkloadIds } from './workload-ids.ts';
@@ -69,7 +73,9 @@ class Build {
   readonly #namespaces: NamespaceResource[] = [];
   readonly #workloads: WorkloadResource[] = [];
   readonly #services: ServiceResource[] = [];
-  readonly #authentications: PeerAuthenticationResource[] = [];
+  readonly #peerAuthentications: PeerAuthenticationResource[] = [];
+  readonly #requestAuthentications: RequestAuthenticationResource[] = [];
+  readonly #meshConfigs: MeshConfigResource[] = [];
   readonly #policies: AuthorizationPolicyResource[] = [];
   readonly #addressOwners = new Map<string, string>();
 
@@ -81,6 +87,7 @@ class Build {
 
   snapshot(): MeshSnapshot {
     const { version, trustDomain, nodeName } = this.#options;
+    const settings = this.#settings();
     const workloads = this.#buildWorkloads();
     return {
       version,
@@ -88,9 +95,11 @@ class Build {
       nodeName,
       workloads,
       services: this.#buildServices(workloads),
-      policies: this.#policies.map(
-        ({ metadata, spec }): PolicyEntry => ({ name: `${metadata.namespace}/${metadata.name}`, action: spec.action, rules: spec.rules }),
+      policies: this.#buildPolicies(settings),
+      authentications: this.#requestAuthentications.map(
+        ({ metadata, spec }): RequestAuthenticationEntry => ({ name: `${metadata.namespace}/${metadata.name}`, rules: spec.jwtRules }),
       ),
+      settings,
     };
   }
 
@@ -106,29 +115,61 @@ class Build {
         this.#services.push(resource);
         break;
       case 'PeerAuthentication':
-        this.#authentications.push(resource);
+        this.#peerAuthentications.push(resource);
         break;
       case 'AuthorizationPolicy':
         this.#policies.push(resource);
         break;
+      case 'RequestAuthentication':
+        this.#requestAuthentications.push(resource);
+        break;
+      case 'MeshConfig':
+        this.#meshConfigs.push(resource);
+        break;
     }
+  }
+
+  /** The first MeshConfig of the root namespace; the defaults, which trust nobody, where there is none. */
+  #settings(): MeshSettings {
+    let found: MeshConfigResource | null = null;
+    for (const config of this.#meshConfigs) {
+      if (config.metadata.namespace !== this.#rootNamespace) {
+        this.#warn(config, `counts for nothing outside of the root namespace ${this.#rootNamespace}`);
+      } else if (found !== null) this.#warn(config, `counts for nothing beside ${nameOf(found)}`);
+      else found = config;
+    }
+    return found?.spec ?? DEFAULT_MESH_SETTINGS;
+  }
+
+  #buildPolicies({ extensionProviders }: MeshSettings): PolicyEntry[] {
+    const providers = new Set(extensionProviders.map(({ name }) => name));
+    return this.#policies.map((policy): PolicyEntry => {
+      const { action, rules, provider, dryRun } = policy.spec;
+      if (provider !== null && !providers.has(provider)) {
+        this.#warn(policy, `asks the extension provider "${provider}", which the MeshConfig does not have: what it matches is denied`);
+      }
+      return { name: `${policy.metadata.namespace}/${policy.metadata.name}`, action, rules, provider, dryRun };
+    });
   }
 
   #buildWorkloads(): WorkloadEntry[] {
     const { nodeName, trustDomain, enrolled, workloadIds } = this.#options;
-    this.#warnAboutAuthentications();
-    const modes = new ModeResolver(this.#namespaces, this.#authentications, this.#rootNamespace);
-    const policies = this.#indexPolicies();
-    const unprotected = new Map<number, number>();
+    this.#warnAboutPeerAuthentications();
+    const modes = new ModeResolver(this.#namespaces, this.#peerAuthentications, this.#rootNamespace);
+    const policies = new ScopedSelectors(this.#policies, this.#rootNamespace);
+    const authentications = new ScopedSelectors(this.#requestAuthentications, this.#rootNamespace);
+    const unprotected = new Map<Resource, number>();
     const identities = new Map<string, string>();
     const entries = this.#workloads.map((workload): WorkloadEntry => {
       const { namespace, name, labels } = workload.metadata;
       const { serviceAccount, node } = workload.spec;
       const { mode, portModes, source } = modes.resolve(workload);
-      const applied = [...(policies.get(namespace)?.find(labels) ?? [])];
-      if (namespace !== this.#rootNamespace) applied.push(...(policies.get(this.#rootNamespace)?.find(labels) ?? []));
-      applied.sort((left, right) => left - right);
-      if (mode === 'off') for (const policy of applied) unprotected.set(policy, (unprotected.get(policy) ?? 0) + 1);
+      const applied = policies.find(namespace, labels);
+      const accepted = authentications.find(namespace, labels);
+      if (mode === 'off') {
+        for (const index of applied) count(unprotected, this.#policies[index]);
+        for (const index of accepted) count(unprotected, this.#requestAuthentications[index]);
+      }
       const account = `${namespace}/${serviceAccount}`;
       const identity = identities.get(account) ?? workloadIdentity(trustDomain, namespace, serviceAccount).text;
       identities.set(account, identity);
@@ -148,24 +189,11 @@ class Build {
         modeSource: source,
         enrolled: mode !== 'off' && (local ? enrolled(`${namespace}/${name}`) : hasAgent(workload)),
         policies: applied,
+        authentications: accepted,
       };
     });
-    for (const [index, count] of unprotected) {
-      const policy = this.#policies[index];
-      if (policy !== undefined) this.#warn(policy, `not enforced for ${count} of its workloads, whose mode is off`);
-    }
+    for (const [resource, number] of unprotected) this.#warn(resource, `not enforced for ${number} of its workloads, whose mode is off`);
     return entries;
-  }
-
-  /** Indexes into the list of policies, by the namespace of the policy. */
-  #indexPolicies(): Map<string, SelectorIndex<number>> {
-    const byNamespace = new Map<string, SelectorIndex<number>>();
-    for (const [index, { metadata, spec }] of this.#policies.entries()) {
-      const selectors = byNamespace.get(metadata.namespace) ?? new SelectorIndex<number>();
-      selectors.add(spec.selector, index);
-      byNamespace.set(metadata.namespace, selectors);
-    }
-    return byNamespace;
   }
 
   #buildServices(workloads: readonly WorkloadEntry[]): ServiceEntry[] {
@@ -202,8 +230,8 @@ class Build {
     });
   }
 
-  #warnAboutAuthentications(): void {
-    for (const authentication of this.#authentications) {
+  #warnAboutPeerAuthentications(): void {
+    for (const authentication of this.#peerAuthentications) {
       const { mode, portLevel, selector } = authentication.spec;
       if (selector !== null && authentication.metadata.namespace === this.#rootNamespace) {
         this.#warn(authentication, 'has a selector in the root namespace, where it counts for nothing');
@@ -216,6 +244,32 @@ class Build {
   #warn(resource: Resource, message: string): void {
     this.warnings.push({ resource: nameOf(resource), location: resource.location, message });
   }
+}
+
+/** Which of a list of policies apply to a workload: those of its namespace and of the root namespace that select it. */
+class ScopedSelectors {
+  readonly #byNamespace = new Map<string, SelectorIndex<number>>();
+  readonly #rootNamespace: string;
+
+  constructor(policies: readonly (AuthorizationPolicyResource | RequestAuthenticationResource)[], rootNamespace: string) {
+    this.#rootNamespace = rootNamespace;
+    for (const [index, { metadata, spec }] of policies.entries()) {
+      const selectors = this.#byNamespace.get(metadata.namespace) ?? new SelectorIndex<number>();
+      selectors.add(spec.selector, index);
+      this.#byNamespace.set(metadata.namespace, selectors);
+    }
+  }
+
+  /** Indexes into the list, ascending. */
+  find(namespace: string, labels: Readonly<Record<string, string>>): number[] {
+    const found = [...(this.#byNamespace.get(namespace)?.find(labels) ?? [])];
+    if (namespace !== this.#rootNamespace) found.push(...(this.#byNamespace.get(this.#rootNamespace)?.find(labels) ?? []));
+    return found.toSorted((left, right) => left - right);
+  }
+}
+
+function count(counts: Map<Resource, number>, resource: Resource | undefined): void {
+  if (resource !== undefined) counts.set(resource, (counts.get(resource) ?? 0) + 1);
 }
 
 function hasAgent({ spec }: WorkloadResource): boolean {

@@ -5,11 +5,15 @@ import { resourceKey } from './parse-resources.ts';
 
 /** What is known of one file. */
 interface FileState {
-  /** What was last read; null once there are problems and the resources are of no use. */
+  /** What was last read; null when it is of no use. */
   candidate: readonly Resource[] | null;
+  /** True when the candidate has no problems. */
+  clean: boolean;
   problems: readonly ConfigProblem[];
   /** What of this file is in force: its last good state. Null when it was never good. */
   good: readonly Resource[] | null;
+  /** False when `good` is the next best: all of a file, but with single rules refused. Such a state never replaces one without problems. */
+  goodIsClean: boolean;
 }
 
 /** What all files together say. */
@@ -21,6 +25,9 @@ export interface ConfigState {
 /**
  * The last good state of a set of files. A file counts as a whole: with any problem in it, what it said before stays in force, and nothing of the new
  * text does. A file that was never good contributes nothing; a file that is gone takes its resources with it.
+ *
+ * One exception: where all problems concern single rules (each has a `consequence`, and fails closed), and there is no good state to keep, the
+ * file is in force without those rules, until there is a good one.
  *
  * Invariant: no two resources in force share kind, namespace and name. A file whose new text would break this keeps its last good state, and
  * is tried again whenever any file changes. Of several such files the first by name wins.
@@ -37,7 +44,11 @@ export class ConfigFiles {
   /** The file was read and parsed. */
   parsed(file: string, { resources, problems }: ParsedResources): void {
     const known = this.#files.get(file);
-    this.#files.set(file, { candidate: problems.length === 0 ? resources : null, problems, good: known?.good ?? null });
+    const good = known?.good ?? null;
+    const goodIsClean = known?.goodIsClean ?? false;
+    const clean = problems.length === 0;
+    const usable = clean || (!goodIsClean && problems.every(({ consequence }) => consequence !== undefined));
+    this.#files.set(file, { candidate: usable ? resources : null, clean, problems, good, goodIsClean });
   }
 
   /** The file is gone. */
@@ -58,7 +69,9 @@ export class ConfigFiles {
     for (const name of names) {
       const file = this.#files.get(name) as FileState;
       const resources = chosen.get(name) ?? null;
-      problems.push(...file.problems);
+      if (resources !== null && resources === file.candidate) file.goodIsClean = file.clean;
+      // What a problem says of the text is not true of an older one that stays in force.
+      problems.push(...(resources === file.candidate ? file.problems : file.problems.map(withoutConsequence)));
       const clash = clashes.get(name);
       if (clash !== undefined) problems.push(clash);
       file.good = resources;
@@ -112,6 +125,10 @@ export class ConfigFiles {
       if (!again) return { chosen, clashes };
     }
   }
+}
+
+function withoutConsequence({ file, line, column, field, message, nextStep, code }: ConfigProblem): ConfigProblem {
+  return { file, line, column, field, message, nextStep, code };
 }
 
 function claim(owners: Map<string, Resource>, resources: readonly Resource[]): void {

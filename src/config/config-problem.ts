@@ -42,6 +42,11 @@ export interface ConfigProblem {
   /** What to do, as one imperative sentence. */
   readonly nextStep: string;
   readonly code: ConfigProblemCode;
+  /**
+   * What is in force in place of what was refused, where that is less than the resource: `the rule denies everything`. Absent: the whole
+   * resource is refused.
+   */
+  readonly consequence?: string;
 }
 
 /** Where a value sits in a document: mapping keys and sequence indexes from its root. */

@@ -6,13 +6,15 @@ const EXCERPT_WIDTH = 100;
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /**
- * A problem as a line for a terminal or a log: `file:line:column: field: message (next step)`. With the text of the file, the source line and a mark
+ * A problem as a line for a terminal or a log: `file:line:column: field: message (next step)`, with what is in force until
+ * then where something is. With the text of the file, the source line and a mark
  * under the place follow. Control characters of the file never reach the terminal.
  */
 export function formatProblem(problem: ConfigProblem, source?: string): string {
-  const { file, line, column, field, message, nextStep } = problem;
+  const { file, line, column, field, message, nextStep, consequence } = problem;
   const place = line === 0 ? printable(file) : `${printable(file)}:${line}:${column}`;
-  const text = `${place}: ${field === '' ? '' : `${printable(field)}: `}${printable(message)} (${printable(nextStep)})`;
+  const until = consequence === undefined ? '' : `; until then ${printable(consequence)}`;
+  const text = `${place}: ${field === '' ? '' : `${printable(field)}: `}${printable(message)} (${printable(nextStep)}${until})`;
   const excerpt = source === undefined || line === 0 ? null : excerptOf(source, line, column);
   return excerpt === null ? text : `${text}\n${excerpt}`;
 }

@@ -1,11 +1,14 @@
 import { errorText } from '../model/errors.ts';
 import type { Metadata, Resource } from '../model/resources.ts';
+import { Admitter } from './admit.ts';
 import type { ConfigProblem, ConfigProblemCode, FieldPath } from './config-problem.ts';
 import { fieldText, quote } from './config-problem.ts';
 import type { Draft } from './kinds/draft.ts';
-import { toAuthorizationPolicy } from './kinds/authorization-policy.ts';
+import { ruleConsequence, toAuthorizationPolicy } from './kinds/authorization-policy.ts';
+import { toMeshConfig } from './kinds/mesh-config.ts';
 import { toNamespace } from './kinds/namespace.ts';
 import { toPeerAuthentication } from './kinds/peer-authentication.ts';
+import { toRequestAuthentication } from './kinds/request-authentication.ts';
 import { toService } from './kinds/service.ts';
 import { toWorkload } from './kinds/workload.ts';
 import { MAX_FILE_BYTES, MAX_PROBLEMS_PER_FILE } from './limits.ts';
@@ -14,13 +17,15 @@ import type { YamlDocument } from './read-yaml.ts';
 import { readYaml } from './read-yaml.ts';
 import { KINDS, UNSUPPORTED_KINDS } from './schema/kinds.ts';
 import type { KindSchema } from './schema/resource-schema.ts';
-import { SchemaValidator } from './validate-schema.ts';
 
 export type { ConfigProblem, ConfigProblemCode } from './config-problem.ts';
 
 /** What one file holds. */
 export interface ParsedResources {
-  /** The resources that are valid, in file order. When there are problems this is not the whole file: see ConfigDirectory. */
+  /**
+   * The resources that are valid, in file order, and those whose problems each have a `consequence`, which then is part of them. With any
+   * other problem this is not the whole file: see ConfigDirectory.
+   */
   readonly resources: Resource[];
   /** Empty exactly when the whole file is in order. */
   readonly problems: ConfigProblem[];
@@ -32,18 +37,17 @@ const CONVERTERS: Readonly<Record<Resource['kind'], (draft: Draft) => Resource>>
   Service: toService,
   PeerAuthentication: toPeerAuthentication,
   AuthorizationPolicy: toAuthorizationPolicy,
+  RequestAuthentication: toRequestAuthentication,
+  MeshConfig: toMeshConfig,
 };
 
 interface KnownKind extends KindSchema {
-  readonly validator: SchemaValidator;
+  readonly admitter: Admitter;
   readonly convert: (draft: Draft) => Resource;
 }
 
 const BY_NAME: ReadonlyMap<string, KnownKind> = new Map(
-  KINDS.map((kind) => [
-    kind.kind,
-    { ...kind, validator: new SchemaValidator(kind.schema), convert: CONVERTERS[kind.kind as Resource['kind']] },
-  ]),
+  KINDS.map((kind) => [kind.kind, { ...kind, admitter: new Admitter(kind), convert: CONVERTERS[kind.kind as Resource['kind']] }]),
 );
 
 /**
@@ -122,13 +126,13 @@ function entriesOf(document: YamlDocument, problems: ProblemList): Entry[] {
   return problems.count > before ? [] : items.map((item: unknown, index) => ({ base: ['items', index], value: item }));
 }
 
-type Report = (path: FieldPath, message: string, nextStep: string, code?: ConfigProblemCode) => void;
+type Report = (path: FieldPath, message: string, nextStep: string, code?: ConfigProblemCode, consequence?: string | null) => void;
 
 function reporter(document: YamlDocument, base: FieldPath, problems: ProblemList): Report {
-  return (path, message, nextStep, code = 'WEFT_CONFIG_INVALID_VALUE') => {
+  return (path, message, nextStep, code = 'WEFT_CONFIG_INVALID_VALUE', consequence = null) => {
     const full = [...base, ...path];
     const { line, column } = document.locate(full, code === 'WEFT_CONFIG_UNKNOWN_FIELD');
-    problems.add(code, line, column, fieldText(full), message, nextStep);
+    problems.add(code, line, column, fieldText(full), message, nextStep, consequence);
   };
 }
 
@@ -141,20 +145,26 @@ function readResource(document: YamlDocument, entry: Entry, problems: ProblemLis
   }
   const kind = findKind(value, report);
   if (kind === null) return null;
-  const before = problems.count;
-  for (const { path, message, nextStep, code } of kind.validator.check(value, MAX_PROBLEMS_PER_FILE)) report(path, message, nextStep, code);
-  if (problems.count > before) return null;
+  const before = problems.fatal;
+  const { findings, itemFindings, refusedItems, spec } = kind.admitter.check(value, MAX_PROBLEMS_PER_FILE);
+  for (const { path, message, nextStep, code } of findings) report(path, message, nextStep, code);
+  const consequence = findings.length > 0 ? null : ruleConsequence(spec['action']);
+  for (const { path, message, nextStep, code } of itemFindings) report(path, message, nextStep, code, consequence);
+  if (problems.fatal > before) return null;
   const metadata = metadataOf(value['metadata'] as WrittenMetadata, kind.namespaced);
   if (metadata.creationTimestamp !== '' && Number.isNaN(Date.parse(metadata.creationTimestamp))) {
     report(['metadata', 'creationTimestamp'], `${quote(metadata.creationTimestamp)} is not a time`, 'write it as 2026-01-31T12:00:00Z');
   }
   const resource = kind.convert({
+    apiVersion: value['apiVersion'] as string,
     metadata,
     location: { file: problems.file, line: document.locate(entry.base).line },
-    spec: (value['spec'] as Record<string, unknown> | undefined) ?? {},
+    spec,
+    refusedItems,
     fail: report,
+    contain: (consequence, path, message, nextStep, code) => report(path, message, nextStep, code, consequence),
   });
-  return problems.count > before ? null : resource;
+  return problems.fatal > before ? null : resource;
 }
 
 function findKind(value: Readonly<Record<string, unknown>>, report: Report): KnownKind | null {
@@ -202,8 +212,9 @@ function metadataOf(written: WrittenMetadata, namespaced: boolean): Metadata {
   };
 }
 
-/** What makes a resource the same as another one. The API group does not: two groups name one policy. */
+/** What makes a resource the same as another one. The API group does not: two groups name one policy. A MeshConfig is the only one whatever its name. */
 export function resourceKey(resource: Resource): string {
+  if (resource.kind === 'MeshConfig') return resource.kind;
   return `${resource.kind} ${resource.metadata.namespace === '' ? '' : `${resource.metadata.namespace}/`}${resource.metadata.name}`;
 }
 

@@ -6,6 +6,8 @@ export class ProblemList {
   readonly file: string;
   readonly #problems: ConfigProblem[] = [];
   #count = 0;
+  #fatal = 0;
+  #fatalShown = 0;
 
   constructor(file: string) {
     this.file = file;
@@ -16,9 +18,27 @@ export class ProblemList {
     return this.#count;
   }
 
-  add(code: ConfigProblemCode, line: number, column: number, field: string, message: string, nextStep: string): void {
+  /** Those that cost a whole resource: without a consequence of their own. */
+  get fatal(): number {
+    return this.#fatal;
+  }
+
+  /** @param consequence see ConfigProblem; null when the resource is refused */
+  add(
+    code: ConfigProblemCode,
+    line: number,
+    column: number,
+    field: string,
+    message: string,
+    nextStep: string,
+    consequence: string | null = null,
+  ): void {
     this.#count += 1;
-    if (this.#count <= MAX_PROBLEMS_PER_FILE) this.#problems.push({ file: this.file, line, column, field, message, nextStep, code });
+    if (consequence === null) this.#fatal += 1;
+    if (this.#count > MAX_PROBLEMS_PER_FILE) return;
+    if (consequence === null) this.#fatalShown += 1;
+    const rest = consequence === null ? {} : { consequence };
+    this.#problems.push({ file: this.file, line, column, field, message, nextStep, code, ...rest });
   }
 
   /** The list as it is reported. */
@@ -33,6 +53,7 @@ export class ProblemList {
       message: `${hidden} more problems are not shown`,
       nextStep: 'fix the problems above first',
       code: 'WEFT_CONFIG_TOO_LARGE',
+      ...(this.#fatal === this.#fatalShown ? { consequence: 'their rules are not in force as written either' } : {}),
     };
     return [...this.#problems, rest];
   }

@@ -228,4 +228,11 @@ export const DEFAULT_MESH_SETTINGS: MeshSettings = {
   extensionProviders: [],
 };
 
-export type Resource = NamespaceResource | WorkloadResource | ServiceResource | PeerAuthenticationResource | AuthorizationPolicyResource;
+export type Resource =
+  | NamespaceResource
+  | WorkloadResource
+  | ServiceResource
+  | PeerAuthenticationResource
+  | AuthorizationPolicyResource
+  | RequestAuthenticationResource
+  | MeshConfigResource;

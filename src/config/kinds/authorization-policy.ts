@@ -1,38 +1,68 @@
-import type { AuthorizationPolicyResource, PolicyOperation, PolicyRule, PolicySource } from '../../model/resources.ts';
+import type { AuthorizationPolicyResource, PolicyAction, PolicyOperation, PolicyRule, PolicySource } from '../../model/resources.ts';
 import type { FieldPath } from '../config-problem.ts';
 import { quote } from '../config-problem.ts';
-import { canonicalBlock } from '../ip-address.ts';
 import type { Draft } from './draft.ts';
 import { selectorOf } from './draft.ts';
+import type { WrittenCondition } from './policy-condition.ts';
+import { isDecidedAfterCustom, toCondition } from './policy-condition.ts';
+import type { ReadValue } from './policy-values.ts';
+import { block, path, pattern, port, principal, serviceAccount } from './policy-values.ts';
 
 interface AuthorizationPolicySpec {
-  readonly action?: 'ALLOW' | 'DENY';
-  readonly rules?: readonly {
-    readonly from?: readonly { readonly source: Written }[];
-    readonly to?: readonly { readonly operation: Written }[];
-  }[];
+  readonly action?: PolicyAction;
+  readonly mode?: 'enforce' | 'audit';
+  readonly provider?: { readonly name: string };
+  readonly rules?: readonly WrittenRule[];
+}
+
+interface WrittenRule {
+  readonly from?: readonly { readonly source: Written }[];
+  readonly to?: readonly { readonly operation: Written }[];
+  readonly when?: readonly WrittenCondition[];
 }
 
 /** A source or operation as written: lists of strings (ports also of numbers). */
 type Written = Readonly<Record<string, readonly (string | number)[]>>;
-/** Checks one value and returns it as the model has it. After a reported problem the value returned is not used. */
-type ReadValue = (draft: Draft, value: string, path: FieldPath) => string;
+
+/** Stands for a refused rule of a DENY or CUSTOM policy. */
+export const ALWAYS_MATCHES: PolicyRule = { from: [], to: [], when: [] };
+
+/**
+ * Stands for a refused rule of an ALLOW or AUDIT policy, so that the rules after it keep their numbers: a peer with an identity and without one.
+ */
+export const NEVER_MATCHES: PolicyRule = { from: [{ principals: ['*'], notPrincipals: ['*'] }], to: [], when: [] };
 
 const DRY_RUN = 'istio.io/dry-run';
-const SERVICE_ACCOUNT =
-  /^(?:([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)\/)?([a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*)$/;
-const PORT = /^[1-9]\d{0,4}$/;
+/** What Istio (Go's strconv.ParseBool) reads. */
+const TRUE: ReadonlySet<string> = new Set(['1', 't', 'T', 'true', 'TRUE', 'True']);
+const FALSE: ReadonlySet<string> = new Set(['0', 'f', 'F', 'false', 'FALSE', 'False']);
 
 const SOURCE_FIELDS: Readonly<Record<keyof PolicySource, ReadValue>> = {
   principals: principal,
   notPrincipals: principal,
+  requestPrincipals: pattern,
+  notRequestPrincipals: pattern,
   namespaces: pattern,
   notNamespaces: pattern,
   serviceAccounts: serviceAccount,
   notServiceAccounts: serviceAccount,
   ipBlocks: block,
   notIpBlocks: block,
+  remoteIpBlocks: block,
+  notRemoteIpBlocks: block,
 };
+
+/** Istio's validation: a CUSTOM policy is asked before tokens are looked at, and its rules are shown to Envoy before identities are. */
+const NOT_IN_CUSTOM: readonly string[] = [
+  'principals',
+  'notPrincipals',
+  'requestPrincipals',
+  'notRequestPrincipals',
+  'namespaces',
+  'notNamespaces',
+  'serviceAccounts',
+  'notServiceAccounts',
+];
 
 const OPERATION_FIELDS: Readonly<Record<Exclude<keyof PolicyOperation, 'ports' | 'notPorts'>, ReadValue>> = {
   hosts: pattern,
@@ -43,27 +73,31 @@ const OPERATION_FIELDS: Readonly<Record<Exclude<keyof PolicyOperation, 'ports' |
   notPaths: path,
 };
 
-/** AuthorizationPolicy to the model. */
+/** What is in force in place of a rule that was refused: never more access than the rule as its author may have meant it. */
+export function ruleConsequence(action: unknown): string {
+  switch (action) {
+    case 'DENY':
+      return 'the rule denies everything';
+    case 'CUSTOM':
+      return 'the rule asks the provider about everything';
+    case 'AUDIT':
+      return 'the rule matches nothing';
+    default:
+      return 'the rule allows nothing';
+  }
+}
+
+/** AuthorizationPolicy to the model. A rule that cannot be read is reported, and ALWAYS_MATCHES or NEVER_MATCHES stands in its place. */
 export function toAuthorizationPolicy(draft: Draft): AuthorizationPolicyResource {
   const spec = draft.spec as AuthorizationPolicySpec;
   const action = spec.action ?? 'ALLOW';
   const written = spec.rules ?? [];
-  if (action === 'DENY' && written.length === 0) {
+  if ((action === 'DENY' || action === 'CUSTOM') && written.length === 0) {
     draft.fail(
       ['spec', 'rules'],
-      'a DENY policy without rules denies nothing',
-      'add a rule; one empty rule {} denies everything',
+      action === 'DENY' ? 'a DENY policy without rules denies nothing' : 'a CUSTOM policy without rules never asks its provider',
+      `add a rule; one empty rule {} ${action === 'DENY' ? 'denies everything' : 'asks about every request'}`,
       'WEFT_CONFIG_MISSING_FIELD',
-    );
-  }
-  const dryRun = draft.metadata.annotations[DRY_RUN];
-  if (dryRun !== undefined && dryRun !== 'false') {
-    const message = 'dry run is not supported yet: the policy would be enforced';
-    draft.fail(
-      ['metadata', 'annotations', DRY_RUN],
-      message,
-      'remove the annotation to enforce the policy, or the policy',
-      'WEFT_CONFIG_UNSUPPORTED',
     );
   }
   return {
@@ -73,18 +107,94 @@ export function toAuthorizationPolicy(draft: Draft): AuthorizationPolicyResource
     spec: {
       action,
       selector: selectorOf(draft),
-      rules: written.map((rule, index): PolicyRule => {
-        const at = ['spec', 'rules', index];
-        return {
-          from: (rule.from ?? []).map(({ source }, item) => toSource(draft, source, [...at, 'from', item, 'source'])),
-          to: (rule.to ?? []).map(({ operation }, item) => toOperation(draft, operation, [...at, 'to', item, 'operation'])),
-        };
-      }),
+      rules: written.map((rule, index) => toRule(draft, rule, index, action)),
+      provider: providerOf(draft, spec, action),
+      dryRun: dryRunOf(draft, spec),
     },
   };
 }
 
-function toSource(draft: Draft, written: Written, at: FieldPath): PolicySource {
+function providerOf(draft: Draft, { provider }: AuthorizationPolicySpec, action: PolicyAction): string | null {
+  if (action === 'CUSTOM' && provider === undefined) {
+    draft.fail(
+      ['spec', 'provider'],
+      'a CUSTOM policy needs the provider that it asks',
+      'add provider.name, an extension provider of the MeshConfig',
+      'WEFT_CONFIG_MISSING_FIELD',
+    );
+  }
+  if (action !== 'CUSTOM' && provider !== undefined) {
+    draft.fail(['spec', 'provider'], `only CUSTOM policies have a provider, and this is ${action}`, 'remove it, or write action: CUSTOM');
+  }
+  return provider?.name ?? null;
+}
+
+/** As Istio has it, an annotation that cannot be read does not turn enforcement off. */
+function dryRunOf(draft: Draft, { mode }: AuthorizationPolicySpec): boolean {
+  const annotation = draft.metadata.annotations[DRY_RUN];
+  const at = ['metadata', 'annotations', DRY_RUN];
+  if (mode !== undefined && draft.apiVersion !== 'weft.dev/v1') {
+    draft.fail(
+      ['spec', 'mode'],
+      `there is no field "mode" under ${draft.apiVersion}`,
+      `write apiVersion: weft.dev/v1, or the annotation ${DRY_RUN}: "true"`,
+      'WEFT_CONFIG_UNKNOWN_FIELD',
+    );
+  }
+  if (annotation === undefined) return mode === 'audit';
+  const annotated = TRUE.has(annotation);
+  if (!annotated && !FALSE.has(annotation)) {
+    draft.contain('the policy is enforced', at, `${quote(annotation)} is not "true" or "false"`, 'write "true" or "false"');
+    return false;
+  }
+  if (mode !== undefined && annotated !== (mode === 'audit')) {
+    draft.contain(
+      'the policy is enforced',
+      at,
+      `the annotation says ${quote(annotation)}, and spec.mode ${mode}`,
+      'leave one of the two out',
+    );
+    return false;
+  }
+  return annotated;
+}
+
+function toRule(draft: Draft, rule: WrittenRule, index: number, action: PolicyAction): PolicyRule {
+  const at = ['spec', 'rules', index];
+  let refused = draft.refusedItems.has(index);
+  const ruleDraft: Draft = {
+    ...draft,
+    fail: (...problem) => {
+      refused = true;
+      draft.contain(ruleConsequence(action), ...problem);
+    },
+  };
+  const result: PolicyRule = {
+    from: (rule.from ?? []).map(({ source }, item) => toSource(ruleDraft, source, [...at, 'from', item, 'source'], action)),
+    to: (rule.to ?? []).map(({ operation }, item) => toOperation(ruleDraft, operation, [...at, 'to', item, 'operation'])),
+    when: (rule.when ?? []).map((condition, item) => {
+      const path = [...at, 'when', item];
+      if (action === 'CUSTOM' && isDecidedAfterCustom(condition.key)) {
+        ruleDraft.fail(
+          [...path, 'key'],
+          `${condition.key} cannot be used in a CUSTOM policy`,
+          'let the provider decide it, or use another action',
+        );
+      }
+      return toCondition(ruleDraft, condition, path);
+    }),
+  };
+  if (!refused) return result;
+  return action === 'DENY' || action === 'CUSTOM' ? ALWAYS_MATCHES : NEVER_MATCHES;
+}
+
+function toSource(draft: Draft, written: Written, at: FieldPath, action: PolicyAction): PolicySource {
+  if (action === 'CUSTOM') {
+    for (const field of NOT_IN_CUSTOM) {
+      if (written[field] === undefined) continue;
+      draft.fail([...at, field], `${field} cannot be used in a CUSTOM policy`, 'let the provider decide it, or use another action');
+    }
+  }
   const accounts = written['serviceAccounts'] ?? written['notServiceAccounts'];
   const names = ['principals', 'notPrincipals', 'namespaces', 'notNamespaces'].find((field) => written[field] !== undefined);
   if (accounts !== undefined && names !== undefined) {
@@ -98,7 +208,7 @@ function toOperation(draft: Draft, written: Written, at: FieldPath): PolicyOpera
   const ports: { ports?: readonly number[]; notPorts?: readonly number[] } = {};
   for (const field of ['ports', 'notPorts'] as const) {
     const values = written[field];
-    if (values !== undefined) ports[field] = values.map((value, index) => port(draft, value, [...at, field, index]));
+    if (values !== undefined) ports[field] = values.map((value, index) => Number(port(draft, String(value), [...at, field, index])));
   }
   return { ...operation, ...ports };
 }
@@ -115,64 +225,4 @@ function readFields<Field extends string>(
     if (values !== undefined) result[field] = values.map((value, index) => fields[field](draft, String(value), [...at, field, index]));
   }
   return result;
-}
-
-/** Exact, prefix*, *suffix or *. Istio takes any other * literally, which is never what the author meant. */
-function pattern(draft: Draft, value: string, at: FieldPath): string {
-  const inner = value === '*' ? '' : value.startsWith('*') ? value.slice(1) : value.endsWith('*') ? value.slice(0, -1) : value;
-  if (inner.includes('*')) draft.fail(at, `${quote(value)} has a * that is not alone at its start or end`, 'use prefix*, *suffix or *');
-  return value;
-}
-
-function path(draft: Draft, value: string, at: FieldPath): string {
-  if (!value.includes('{*}') && !value.includes('{**}')) return pattern(draft, value, at);
-  draft.fail(
-    at,
-    `${quote(value)} is a path template, which is not supported yet`,
-    'use exact paths, prefix* or *suffix',
-    'WEFT_CONFIG_UNSUPPORTED',
-  );
-  return value;
-}
-
-function principal(draft: Draft, value: string, at: FieldPath): string {
-  if (value.startsWith('spiffe://')) {
-    draft.fail(
-      at,
-      `${quote(value)} would never match, because principals are written without spiffe://`,
-      `write ${value.slice('spiffe://'.length, 120)}`,
-    );
-  }
-  return pattern(draft, value, at);
-}
-
-function serviceAccount(draft: Draft, value: string, at: FieldPath): string {
-  const match = SERVICE_ACCOUNT.exec(value);
-  if (match === null) {
-    draft.fail(
-      at,
-      `${quote(value)} is not <namespace>/<service account> or <service account>`,
-      'write names without wildcards, or use principals',
-    );
-    return value;
-  }
-  return match[1] === undefined ? `${draft.metadata.namespace}/${value}` : value;
-}
-
-function block(draft: Draft, value: string, at: FieldPath): string {
-  const canonical = canonicalBlock(value);
-  if (canonical !== null) return canonical;
-  draft.fail(
-    at,
-    `${quote(value)} is not an IP address or CIDR block`,
-    'write it as 10.0.0.0/8, 10.0.0.1 or fd00::/8, without leading zeros',
-  );
-  return value;
-}
-
-function port(draft: Draft, value: string | number, at: FieldPath): number {
-  const text = String(value);
-  if (!PORT.test(text) || Number(text) > 65535)
-    draft.fail(at, `${quote(text)} is not a port number from 1 to 65535`, 'write one number, such as "8080"');
-  return Number(text);
 }

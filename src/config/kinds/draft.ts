@@ -4,12 +4,17 @@ import { quote } from '../config-problem.ts';
 
 /** A resource whose fields have passed the schema of its kind, on the way to the model. What a schema cannot say is checked here. */
 export interface Draft {
+  readonly apiVersion: string;
   readonly metadata: Metadata;
   readonly location: SourceLocation;
   /** The spec as written; an empty object when there is none. */
   readonly spec: Readonly<Record<string, unknown>>;
+  /** Where the kind admits the items of a list one by one: those its schema refused, which are reported. In `spec` `{}` stands in their place. */
+  readonly refusedItems: ReadonlySet<number>;
   /** Reports a problem; the resource is then not used. `path` starts at the resource. */
   fail(path: FieldPath, message: string, nextStep: string, code?: ConfigProblemCode): void;
+  /** Reports a problem that costs less than the resource, which is used: `consequence` says what is in force instead. */
+  contain(consequence: string, path: FieldPath, message: string, nextStep: string, code?: ConfigProblemCode): void;
 }
 
 const MODES: readonly string[] = ['off', 'permissive', 'strict'];

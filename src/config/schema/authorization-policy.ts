@@ -4,12 +4,10 @@ import { DNS_SUBDOMAIN, WORKLOAD_SELECTOR } from './names.ts';
 import type { KindSchema } from './resource-schema.ts';
 import { defineKind } from './resource-schema.ts';
 
-const REQUEST_TOKENS = 'end-user tokens (RequestAuthentication) are not checked';
-const FORWARDED = 'forwarded client addresses are not read; ipBlocks matches the TCP peer';
-const TRUST_DOMAINS = 'name the trust domain in principals instead, such as "example.org/ns/*"';
-const TARGETS = 'there is no waypoint or gateway to attach to; use selector';
+const TRUST_DOMAINS = 'write principals such as "example.org/ns/*", or a condition on source.trustDomain';
+const TARGETS = 'there is no waypoint or gateway to attach to, policy is enforced at the workload itself; use selector';
 
-/** Istio's limit on rules and sources. */
+/** Istio's limit on rules and on the entries of from; here of to and when too. */
 const MAX_RULES = 512;
 const MAX_VALUES = 4096;
 const MAX_VALUE_LENGTH = 8192;
@@ -46,10 +44,10 @@ const SOURCE: JsonSchema = {
     notServiceAccounts: serviceAccounts('None of these service accounts; true for peers without identity.'),
     ipBlocks: values('CIDR blocks or addresses of the TCP peer.'),
     notIpBlocks: values('None of these CIDR blocks.'),
-    remoteIpBlocks: unsupported(FORWARDED),
-    notRemoteIpBlocks: unsupported(FORWARDED),
-    requestPrincipals: unsupported(REQUEST_TOKENS),
-    notRequestPrincipals: unsupported(REQUEST_TOKENS),
+    remoteIpBlocks: values('CIDR blocks or addresses of the client that a trusted X-Forwarded-For names, else of the TCP peer.'),
+    notRemoteIpBlocks: values('None of these CIDR blocks.'),
+    requestPrincipals: values('<issuer>/<subject> of a verified token.'),
+    notRequestPrincipals: values('None of these; true for requests without a token.'),
     trustDomains: unsupported(TRUST_DOMAINS),
     notTrustDomains: unsupported(TRUST_DOMAINS),
   },
@@ -72,7 +70,30 @@ const OPERATION: JsonSchema = {
   },
 };
 
-/** security.istio.io/v1 AuthorizationPolicy. */
+const CONDITION: JsonSchema = {
+  description: 'The attribute has one of values, and none of notValues. At least one of the two is there.',
+  type: 'object',
+  required: ['key'],
+  additionalProperties: false,
+  properties: {
+    key: { description: 'Such as request.headers[x-version], source.ip or request.auth.claims[iss].', type: 'string', maxLength: 1024 },
+    values: conditionValues('Any of these.'),
+    notValues: conditionValues('None of these; true where there is nothing to compare.'),
+  },
+};
+
+/** Unlike elsewhere a value may be empty: a header can be. */
+function conditionValues(description: string): JsonSchema {
+  return {
+    description,
+    type: 'array',
+    minItems: 1,
+    maxItems: MAX_VALUES,
+    items: { type: ['string', 'integer'], maxLength: MAX_VALUE_LENGTH },
+  };
+}
+
+/** security.istio.io/v1 AuthorizationPolicy. Its rules are admitted one by one. */
 export const AUTHORIZATION_POLICY: KindSchema = defineKind({
   kind: 'AuthorizationPolicy',
   apiVersions: ['security.istio.io/v1', 'security.istio.io/v1beta1', 'weft.dev/v1'],
@@ -80,19 +101,21 @@ export const AUTHORIZATION_POLICY: KindSchema = defineKind({
   description: 'Who may do what with the selected workloads. Values match exactly, as prefix* or *suffix, or * for anything that is there.',
   name: DNS_SUBDOMAIN,
   specRequired: false,
+  admittedByItem: 'rules',
   spec: {
     type: 'object',
     additionalProperties: false,
     properties: {
       selector: WORKLOAD_SELECTOR,
       action: {
-        description: 'Absent: ALLOW.',
+        description: 'Absent: ALLOW. AUDIT records what matches. CUSTOM asks the provider, before anything else is decided.',
         type: 'string',
-        enum: ['ALLOW', 'DENY'],
-        weftUnsupportedValues: {
-          AUDIT: 'every request is in the access log',
-          CUSTOM: 'there is no external authorizer',
-        },
+        enum: ['ALLOW', 'DENY', 'AUDIT', 'CUSTOM'],
+      },
+      mode: {
+        description: 'weft.dev/v1 only. audit: decided and recorded, but nothing is refused for it. Absent: enforce.',
+        type: 'string',
+        enum: ['enforce', 'audit'],
       },
       rules: {
         description:
@@ -100,7 +123,7 @@ export const AUTHORIZATION_POLICY: KindSchema = defineKind({
         type: 'array',
         maxItems: MAX_RULES,
         items: {
-          description: 'Any of from, and any of to.',
+          description: 'Any of from, any of to, and all of when.',
           type: 'object',
           additionalProperties: false,
           properties: {
@@ -116,11 +139,17 @@ export const AUTHORIZATION_POLICY: KindSchema = defineKind({
               maxItems: MAX_RULES,
               items: { type: 'object', required: ['operation'], additionalProperties: false, properties: { operation: OPERATION } },
             },
-            when: unsupported('rules with conditions are refused, because a rule without its conditions would match more'),
+            when: { type: 'array', minItems: 1, maxItems: MAX_RULES, items: CONDITION },
           },
         },
       },
-      provider: unsupported('there is no external authorizer'),
+      provider: {
+        description: 'CUSTOM only: an extension provider of the MeshConfig.',
+        type: 'object',
+        required: ['name'],
+        additionalProperties: false,
+        properties: { name: { type: 'string', minLength: 1, maxLength: 253 } },
+      },
       targetRef: unsupported(TARGETS),
       targetRefs: unsupported(TARGETS),
     },

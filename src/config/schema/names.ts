@@ -55,3 +55,12 @@ export const WORKLOAD_SELECTOR: JsonSchema = {
 function unsupportedExpressions(): JsonSchema {
   return { weftUnsupported: 'Istio selects workloads by matchLabels only' };
 }
+
+/** A header field name: an RFC 9110 token. Pseudo-headers (`:path`) are none. */
+export const HEADER_NAME: JsonSchema = {
+  type: 'string',
+  minLength: 1,
+  maxLength: 256,
+  pattern: "^[!#$%&'+.^_`|~0-9A-Za-z-]+$",
+  weftForm: 'the name of a header, without wildcards',
+};

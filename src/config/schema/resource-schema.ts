@@ -28,6 +28,7 @@ function metadata(name: JsonSchema, namespaced: boolean): JsonSchema {
       finalizers: ignored(BOOKKEEPING),
       ownerReferences: ignored(BOOKKEEPING),
       deletionTimestamp: ignored('a resource is in force until it is gone'),
+      clusterName: ignored(BOOKKEEPING),
       deletionGracePeriodSeconds: ignored('a resource is in force until it is gone'),
     },
   };
@@ -40,6 +41,8 @@ export interface KindSchema {
   readonly apiVersions: readonly string[];
   readonly namespaced: boolean;
   readonly description: string;
+  /** A list in `spec` whose items are admitted one by one: a bad one costs itself, not the resource. */
+  readonly admittedByItem?: string;
   /** The whole resource, apiVersion and kind included. */
   readonly schema: JsonSchema;
 }
