@@ -18,6 +18,11 @@ export class Budget {
     this.#at = performance.now();
   }
 
+  /** Gives one back: the peer did something useful. */
+  give(): void {
+    if (this.#tokens < this.#burst) this.#tokens++;
+  }
+
   /** Takes one. False: the peer is over its budget. */
   take(): boolean {
     if (this.#tokens < 1) {

@@ -22,7 +22,7 @@ import type { HeaderList } from './hpack.ts';
 import { checkTrailers, fieldValue, readRequestHead, readResponseHead } from './message.ts';
 import type { RequestHead } from './message.ts';
 import { OutputQueue } from './output-queue.ts';
-import { StreamEvent, StreamState } from './stream-state.ts';
+import { StreamState } from './stream-state.ts';
 import { Http2Stream } from './stream.ts';
 
 /** Limits and timers of a connection. Bytes and milliseconds. */
@@ -54,6 +54,8 @@ export interface Http2Options {
   /** PING, SETTINGS, empty DATA, ignored frames: at once, and a second. */
   readonly controlBurst: number;
   readonly controlPerSecond: number;
+  /** Bytes of frames other than DATA that a peer may leave unread. */
+  readonly maxUnreadControl: number;
 }
 
 export const DEFAULT_HTTP2_OPTIONS: Http2Options = {
@@ -73,6 +75,7 @@ export const DEFAULT_HTTP2_OPTIONS: Http2Options = {
   resetsPerSecond: 100,
   controlBurst: 1000,
   controlPerSecond: 200,
+  maxUnreadControl: 1 << 20,
 };
 
 /** Who owns a connection. */
@@ -83,18 +86,16 @@ export interface Http2ConnectionHandler {
   onReady?(): void;
   /** No new streams may be opened: the peer sent GOAWAY. */
   onGoaway?(code: number): void;
-  /** A stream's slot is free again. */
+  /** A stream's slot is free again, or the peer may allow more of them. */
   onStreamClosed?(): void;
-  /** Something of the peer was refused, and only its stream suffered. For counters. */
-  onMalformed?(reason: string): void;
+  /** Something of the peer was refused, and only its stream suffered. `stream.attached` is false if its head was not let through. */
+  onMalformed?(reason: string, stream: Http2Stream): void;
   /** The connection takes no part in anything any more. Exactly once, in a later turn than the call that caused it. `null`: orderly. */
   onClose(error: Error | null): void;
 }
 
 /** A turn of the round robin. */
 const QUANTUM = 65_536;
-/** Control frames a peer may leave unread. */
-const MAX_UNREAD_CONTROL = 1 << 20;
 /** More CONTINUATION frames than this in one block is an attack, however small they are. */
 const MAX_CONTINUATIONS = 16;
 /** Streams we reset and whose late frames are ignored. */
@@ -247,7 +248,7 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
     this.#streams.set(id, stream);
     stream.state = StreamState.open;
     this.stageHeaders(stream, fields, endStream);
-    if (endStream) stream.move(StreamEvent.sendEnd);
+    if (endStream) stream.headEnded();
     return stream;
   }
 
@@ -381,7 +382,7 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
       this.#stop(error.http2Code, error);
       return;
     }
-    if (this.#output.unreadControlBytes > MAX_UNREAD_CONTROL) {
+    if (this.#output.unreadControlBytes > this.options.maxUnreadControl) {
       const error = connectionError(ErrorCode.enhanceYourCalm, 'the peer makes us answer and does not read the answers');
       this.#stop(ErrorCode.enhanceYourCalm, error);
       this.transport.destroy(error);
@@ -563,8 +564,18 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
     this.#malformed(stream, code, message);
   }
 
+  /** The owner found a stream's message malformed by rules of its own: the stream is reset, and counts against the peer. */
+  malformed(stream: Http2Stream, message: string): void {
+    try {
+      this.#malformed(stream, ErrorCode.protocolError, message);
+    } catch (error) {
+      if (!(error instanceof Http2Error)) throw error;
+      this.#stop(error.http2Code, error);
+    }
+  }
+
   #malformed(stream: Http2Stream, code: number, message: string): void {
-    this.#handler.onMalformed?.(message);
+    this.#handler.onMalformed?.(message, stream);
     stream.reset(
       code,
       new Http2Error('WEFT_HTTP2_MALFORMED', code, `stream ${stream.id} was reset with ${errorCodeName(code)}: ${message}`, {
@@ -585,6 +596,8 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
       this.#settingsTimer = null;
       if (this.#state === 'starting') this.#moveTo('running');
       this.#handler.onReady?.();
+    } else {
+      this.#handler.onStreamClosed?.();
     }
     this.#pump();
   }
@@ -734,8 +747,11 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
         return;
       }
     }
-    if (payload.length > 0) stream.receive(payload);
-    else if (!endStream) this.#spend('empty DATA');
+    if (payload.length > 0) {
+      // Peers measure the round trip with a PING for each read (gRPC does): frames that carry something pay for it.
+      this.#controlBudget.give();
+      stream.receive(payload);
+    } else if (!endStream) this.#spend('empty DATA');
     if (endStream && !stream.destroyed) stream.receiveEnd(null);
   }
 
@@ -801,7 +817,7 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
     opened.state = StreamState.open;
     this.#streams.set(streamId, opened);
     if (!within) {
-      this.#handler.onMalformed?.('a header list over the limit');
+      this.#handler.onMalformed?.('a header list over the limit', opened);
       opened.respond([':status', '431'], true);
       if (!opened.destroyed) opened.reset(ErrorCode.noError);
       this.#spendReset();
@@ -811,6 +827,7 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
       this.#malformed(opened, ErrorCode.protocolError, head);
       return;
     }
+    this.#controlBudget.give();
     opened.owed = head.contentLength;
     if (endStream && opened.owed > 0) {
       this.#malformed(opened, ErrorCode.protocolError, 'a body other than content-length says');
@@ -844,8 +861,9 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
         return;
       }
       stream.headDone = true;
-      const bodiless = stream.isHead || stream.isConnect || head.status === 204 || head.status === 304;
-      stream.owed = bodiless ? -1 : head.contentLength;
+      this.#controlBudget.give();
+      const bodiless = stream.isHead || head.status === 204 || head.status === 304;
+      stream.owed = stream.isConnect ? -1 : bodiless ? 0 : head.contentLength;
       if (endStream && stream.owed > 0) {
         this.#malformed(stream, ErrorCode.protocolError, 'a body other than content-length says');
         return;

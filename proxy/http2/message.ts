@@ -174,11 +174,15 @@ export function readResponseHead(fields: HeaderList): ResponseHead | string {
   return { status, contentLength };
 }
 
-/** Checks trailers: regular fields only (RFC 9113 section 8.1). Returns what is wrong, or null. */
+/** Fields that change framing or routing: never valid in trailers (RFC 9110 section 6.5.1). */
+const FORBIDDEN_TRAILERS: ReadonlySet<string> = new Set(['content-length', 'host', 'trailer']);
+
+/** Checks trailers: regular fields only (RFC 9113 section 8.1), and none that frames or routes. Returns what is wrong, or null. */
 export function checkTrailers(fields: HeaderList): string | null {
   for (let i = 0; i + 1 < fields.length; i += 2) {
     const name = fields[i] as string;
     if (name.charCodeAt(0) === 0x3a) return 'a pseudo-header in trailers';
+    if (FORBIDDEN_TRAILERS.has(name)) return `${name} in trailers`;
     const wrong = checkField(name, fields[i + 1] as string);
     if (wrong !== null) return wrong;
   }

@@ -14,7 +14,8 @@ const HELD_COPY_UNDER = 4096;
 /**
  * One HTTP/2 stream: the body of a message in each direction as a ByteStream, and its header blocks.
  *
- * Invariants. The peer is given credit only for bytes that the handler took, so a paused stream holds at most its receive window.
+ * Invariants. The peer is given credit only for bytes that the handler took and did not pause for, so a paused stream holds at most its
+ * receive window, what its handler could not pass on included.
  * Frames of a stream leave in the order of the calls. After `closed` was reached the connection no longer knows the stream; what the
  * peer had sent before an orderly end is still delivered.
  */
@@ -47,6 +48,8 @@ export class Http2Stream implements ByteStream {
   readonly isHead: boolean;
   /** @internal Our head went out (server) or the final response came (client). */
   headDone = false;
+  /** RST_STREAM ends this stream at once, even if the whole of the peer's message came before it and is not yet read: a cancelled request. */
+  cancelAtOnce = false;
 
   #handler: ByteStreamHandler = NOBODY;
   #flowing = false;
@@ -60,6 +63,10 @@ export class Http2Stream implements ByteStream {
   #endTold = false;
   #sending: Uint8Array[] = [];
   #ending = false;
+  #endSent = false;
+  #resetAfterEnd = false;
+  /** Delivered to a handler that paused on it: credited when it goes on. */
+  #owedCredit = 0;
   #trailers: readonly string[] | null = null;
   #needsDrain = false;
   #error: Error | null = null;
@@ -92,10 +99,24 @@ export class Http2Stream implements ByteStream {
     if (this.destroyed || this.#ending) return;
     this.headDone = true;
     this.connection.stageHeaders(this, fields, endStream);
-    if (endStream) {
-      this.#ending = true;
-      this.move(StreamEvent.sendEnd);
-    }
+    if (endStream) this.headEnded();
+  }
+
+  /** @internal The head that was just staged carried END_STREAM. */
+  headEnded(): void {
+    this.#ending = true;
+    this.#endSent = true;
+    this.move(StreamEvent.sendEnd);
+  }
+
+  /** True once the end of our direction is staged, after everything written. */
+  get endSent(): boolean {
+    return this.#endSent;
+  }
+
+  /** True while a handler is attached. */
+  get attached(): boolean {
+    return this.#handler !== NOBODY;
   }
 
   /** Ends the sending direction with trailers, after everything written. */
@@ -119,9 +140,9 @@ export class Http2Stream implements ByteStream {
         this.connection.enqueue(this);
         return false;
       }
-      this.#sending.push(sent === 0 ? chunk : chunk.subarray(sent));
+      this.#sending.push(compact(sent === 0 ? chunk : chunk.subarray(sent)));
     } else {
-      this.#sending.push(chunk);
+      this.#sending.push(compact(chunk));
     }
     this.#needsDrain = true;
     if (this.sendWindow > 0) this.connection.enqueue(this);
@@ -137,7 +158,19 @@ export class Http2Stream implements ByteStream {
   #sendEnd(): void {
     if (this.#trailers === null) this.connection.stageEnd(this);
     else this.connection.stageHeaders(this, this.#trailers, true);
+    this.#endSent = true;
     this.move(StreamEvent.sendEnd);
+    if (this.#resetAfterEnd && this.state === StreamState.halfClosedLocal) this.reset(ErrorCode.noError);
+  }
+
+  /**
+   * Server, after end() or its like: once the end of the response is out, a client that still sends its request is told to stop, without
+   * blame (RFC 9113 section 8.1).
+   */
+  finish(): void {
+    if (this.destroyed) return;
+    if (!this.#endSent) this.#resetAfterEnd = true;
+    else if (this.state === StreamState.halfClosedLocal) this.reset(ErrorCode.noError);
   }
 
   /** Sends RST_STREAM with CANCEL, or with the code of an Http2Error. */
@@ -163,6 +196,11 @@ export class Http2Stream implements ByteStream {
   resume(): void {
     if (this.#flowing || this.destroyed) return;
     this.#flowing = true;
+    if (this.#owedCredit > 0) {
+      const owed = this.#owedCredit;
+      this.#owedCredit = 0;
+      this.connection.credit(this, owed);
+    }
     if (this.#held.length > 0 || this.#block !== null || this.#farEnded) queueMicrotask(() => this.#deliverHeld());
   }
 
@@ -189,12 +227,17 @@ export class Http2Stream implements ByteStream {
   /** @internal DATA that fits the windows. */
   receive(chunk: Buffer): void {
     if (this.#flowing && !this.#delivering && this.#held.length === 0 && this.#block === null) {
-      this.bytesRead += chunk.length;
-      this.#handler.onData(chunk);
-      this.connection.credit(this, chunk.length);
+      this.#deliver(chunk);
       return;
     }
     this.#hold(chunk);
+  }
+
+  #deliver(chunk: Buffer): void {
+    this.bytesRead += chunk.length;
+    this.#handler.onData(chunk);
+    if (this.#flowing || this.destroyed) this.connection.credit(this, chunk.length);
+    else this.#owedCredit += chunk.length;
   }
 
   /** Keeps a chunk for a paused reader. A small view would keep its whole socket chunk alive, so it is copied. */
@@ -232,9 +275,7 @@ export class Http2Stream implements ByteStream {
       if (this.#held.length === 0) this.#sealBlock();
       const chunk = this.#held.shift();
       if (chunk === undefined) break;
-      this.bytesRead += chunk.length;
-      this.#handler.onData(chunk);
-      this.connection.credit(this, chunk.length);
+      this.#deliver(chunk);
     }
     this.#delivering = false;
     this.#deliverEnd();
@@ -265,7 +306,7 @@ export class Http2Stream implements ByteStream {
       `the peer reset stream ${this.id} with ${errorCodeName(code)}${reason === '' ? '' : `: ${reason}`}`,
       { nextStep: 'look for the reason in the peer’s log' },
     );
-    if (this.#farEnded && !this.#endTold) {
+    if (this.#farEnded && !this.#endTold && !this.cancelAtOnce) {
       this.#error ??= error;
       this.#ending = true;
       this.#sending = [];
@@ -282,7 +323,8 @@ export class Http2Stream implements ByteStream {
     this.#error ??= error;
     this.#sending = [];
     this.#sealBlock();
-    let held = 0;
+    let held = this.#owedCredit;
+    this.#owedCredit = 0;
     for (let i = 0; i < this.#held.length; i++) held += (this.#held[i] as Buffer).length;
     this.#held = [];
     // Other streams must not starve for what nobody will read.
@@ -338,6 +380,14 @@ export class Http2Stream implements ByteStream {
   get wantsToSend(): boolean {
     return this.#sending.length > 0;
   }
+}
+
+/** What waits to be sent must not keep a whole read of the transport alive for a few bytes. */
+function compact(chunk: Uint8Array): Uint8Array {
+  if (chunk.length * 2 >= chunk.buffer.byteLength) return chunk;
+  const copy = Buffer.allocUnsafeSlow(chunk.length);
+  copy.set(chunk);
+  return copy;
 }
 
 function tellClosed(stream: Http2Stream): void {
