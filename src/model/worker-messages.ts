@@ -29,9 +29,25 @@ export interface IdentityUpdate {
   readonly bundles: readonly TrustBundle[];
 }
 
+/** The JWK Set of one URI, as it was fetched. */
+export interface JwksDocument {
+  readonly uri: string;
+  readonly text: string;
+  /** Milliseconds since the epoch: from then on its keys verify nothing, unless it was fetched again. */
+  readonly validUntil: number;
+}
+
+/** JWK Sets, whole: what is not in it is gone. */
+export interface JwksUpdate {
+  readonly documents: readonly JwksDocument[];
+  /** URIs for which somebody asked for newer keys: these are the newest there are for now. */
+  readonly settled: readonly string[];
+}
+
 export type ToWorker =
   | { readonly type: 'snapshot'; readonly request: number; readonly snapshot: MeshSnapshot }
   | { readonly type: 'identities'; readonly update: IdentityUpdate }
+  | { readonly type: 'jwks'; readonly update: JwksUpdate }
   | {
       /** The worker takes over the listening descriptors; it makes its own duplicate of networkNamespace. */
       readonly type: 'listen';
@@ -78,6 +94,8 @@ export type FromWorker =
   | { readonly type: 'done'; readonly request: number; readonly value: unknown }
   | { readonly type: 'failed'; readonly request: number; readonly message: string }
   | { readonly type: 'need-identity'; readonly identity: string }
+  /** A token names a key that this worker does not know, or there are no keys at all: fetch, and answer with a JwksUpdate that settles the URI. */
+  | { readonly type: 'need-jwks'; readonly uri: string }
   | {
       readonly type: 'log';
       readonly level: 'info' | 'warn' | 'error';

@@ -1,0 +1,131 @@
+import { lookup as resolveName } from 'node:dns';
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { BlockList, isIP, isIPv6, type LookupFunction } from 'node:net';
+import { AgentError } from './agent-error.ts';
+
+const TIMEOUT_MS = 5_000;
+const MAX_BYTES = 1024 * 1024;
+const MAX_REDIRECTS = 3;
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+export interface JwksFetcherOptions {
+  /** Addresses that may be dialled. Default: isFetchable. */
+  readonly allows?: (address: string) => boolean;
+  readonly timeoutMs?: number;
+  /** PEM roots for https; the machine's own when not given. */
+  readonly roots?: string;
+}
+
+/**
+ * Fetches JWK Sets. The URI is written by whoever may write a RequestAuthentication, and the agent runs in the node's own network: so nothing of
+ * the node itself and no metadata service can be reached through it. The address is checked where it is dialled, after the name was resolved,
+ * and a redirect may only lead to the same origin.
+ * @throws AgentError WEFT_AGENT_JWKS with the reason
+ */
+export function createJwksFetcher(options: JwksFetcherOptions = {}): (uri: string) => Promise<string> {
+  const { allows = isFetchable, timeoutMs = TIMEOUT_MS, roots } = options;
+  const lookup: LookupFunction = (name, lookupOptions, callback) => {
+    resolveName(name, { ...lookupOptions, all: true }, (error, found) => {
+      if (error !== null) return callback(error, '', 0);
+      const allowed = found.filter(({ address }) => allows(address));
+      const [first] = allowed;
+      if (first === undefined) return callback(failure(name, 'its address is not one that keys may be fetched from'), '', 0);
+      return lookupOptions.all ? callback(null, allowed) : callback(null, first.address, first.family);
+    });
+  };
+
+  async function fetchOnce(url: URL, signal: AbortSignal): Promise<{ text: string } | { location: string }> {
+    const literal = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname;
+    if (isIP(literal) !== 0 && !allows(literal)) throw failure(url.href, 'its address is not one that keys may be fetched from');
+    const requestOptions: RequestOptions & { ca?: string } = {
+      agent: false,
+      lookup,
+      signal,
+      headers: { accept: 'application/json', 'accept-encoding': 'identity' },
+    };
+    if (roots !== undefined) requestOptions.ca = roots;
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)(url, requestOptions, resolve);
+      request.on('error', reject);
+      request.end();
+    });
+    const status = response.statusCode ?? 0;
+    if (REDIRECTS.has(status) && response.headers.location !== undefined) {
+      response.destroy();
+      return { location: response.headers.location };
+    }
+    if (status !== 200) {
+      response.destroy();
+      throw failure(url.href, `the answer is ${status}`);
+    }
+    return { text: await bodyText(url.href, response) };
+  }
+
+  return async (uri) => {
+    const signal = AbortSignal.timeout(timeoutMs);
+    try {
+      let url = parseUri(uri);
+      for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
+        const answer = await fetchOnce(url, signal);
+        if ('text' in answer) return answer.text;
+        const next = parseUri(answer.location, url);
+        if (next.origin !== url.origin) throw failure(uri, 'it redirects to another origin');
+        url = next;
+      }
+      throw failure(uri, `more than ${MAX_REDIRECTS} redirects`);
+    } catch (error) {
+      if (signal.aborted) throw failure(uri, `no answer within ${timeoutMs} ms`);
+      throw error instanceof AgentError ? error : failure(uri, (error as Error).message, error);
+    }
+  };
+}
+
+function failure(uri: string, why: string, cause?: unknown): AgentError {
+  return new AgentError('WEFT_AGENT_JWKS', `keys could not be fetched from ${JSON.stringify(uri.slice(0, 200))}: ${why}`, {
+    nextStep: 'check jwksUri, and that this node can reach it; tokens of its issuer are refused while there are no keys',
+    cause,
+  });
+}
+
+function parseUri(text: string, base?: URL): URL {
+  const url = URL.parse(text, base?.href);
+  if (url === null || (url.protocol !== 'https:' && url.protocol !== 'http:')) throw failure(text, 'not an http or https URL');
+  if (url.username !== '' || url.password !== '') throw failure(text, 'the URL holds a password');
+  return url;
+}
+
+async function bodyText(uri: string, response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BYTES) throw failure(uri, 'the answer is longer than 1 MiB');
+    chunks.push(chunk);
+  }
+  if (!response.complete) throw failure(uri, 'the answer was cut');
+  return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
+}
+
+const REFUSED = new BlockList();
+REFUSED.addSubnet('0.0.0.0', 8, 'ipv4');
+REFUSED.addSubnet('127.0.0.0', 8, 'ipv4');
+REFUSED.addSubnet('169.254.0.0', 16, 'ipv4');
+REFUSED.addSubnet('224.0.0.0', 3, 'ipv4');
+REFUSED.addSubnet('::', 96, 'ipv6');
+REFUSED.addSubnet('fe80::', 10, 'ipv6');
+REFUSED.addSubnet('ff00::', 8, 'ipv6');
+// What some clouds answer metadata requests on.
+REFUSED.addAddress('fd00:ec2::254', 'ipv6');
+REFUSED.addAddress('168.63.129.16', 'ipv4');
+REFUSED.addAddress('100.100.100.200', 'ipv4');
+// Ways to write an IPv4 address within an IPv6 one (NAT64, 6to4): nothing that keys come from.
+REFUSED.addSubnet('64:ff9b::', 96, 'ipv6');
+REFUSED.addSubnet('2002::', 16, 'ipv6');
+
+/** False for the node itself, link-local addresses (metadata services among them), multicast and reserved ones. Private networks are fine. */
+export function isFetchable(address: string): boolean {
+  const plain = address.split('%', 1)[0] as string;
+  // A BlockList checks an IPv4-mapped address against its IPv4 blocks.
+  return isIP(plain) !== 0 && !REFUSED.check(plain, isIPv6(plain) ? 'ipv6' : 'ipv4');
+}
