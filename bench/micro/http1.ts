@@ -2,7 +2,8 @@
  * What the HTTP/1.1 codec costs, without sockets: `node bench/micro/http1.ts`. Prints nanoseconds per head and per whole exchange.
  */
 import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.ts';
-import type { ConnectionPolicy, Decision } from '../../src/model/policy.ts';
+import type { Decision } from '../../src/model/policy.ts';
+import type { GateAnswer, HeaderChange, RequestGate } from '../../src/model/request-gate.ts';
 import { detectProtocol } from '../../proxy/detect/detect-protocol.ts';
 import { BodyFraming } from '../../proxy/http1/body-framing.ts';
 import { DEFAULT_HTTP1_LIMITS } from '../../proxy/http1/limits.ts';
@@ -11,11 +12,27 @@ import { parseResponseHead, ResponseHead } from '../../proxy/http1/response-head
 import { Http1Session } from '../../proxy/http1/session.ts';
 
 const ALLOWED: Decision = { verdict: 'allow', policy: null, rule: null, reason: 'no policy applies' };
-const POLICY: ConnectionPolicy = {
-  scope: 'request',
-  tcp: ALLOWED,
-  request: ({ method, path }) => (method === 'DELETE' && path === '/' ? { ...ALLOWED, verdict: 'deny' } : ALLOWED),
+
+function answerOf(decision: Decision, change: HeaderChange | null = null): GateAnswer {
+  return { decision, refusal: null, change, shadow: [] };
+}
+
+const ALLOWING = answerOf(ALLOWED);
+const DENYING = answerOf({ ...ALLOWED, verdict: 'deny' });
+const BASIS = {};
+/** Its answers hold for a head that comes again. */
+const STEADY_GATE: RequestGate = {
+  ask: ({ method, path }) => (method === 'DELETE' && path === '/' ? DENYING : ALLOWING),
+  basis: () => BASIS,
 };
+/** Asked each time, reads three headers. */
+const READING_GATE: RequestGate = {
+  ask: (head) =>
+    head.header('authorization').length + head.header('cookie').length + head.header('x-request-id').length > 9 ? DENYING : ALLOWING,
+};
+const CHANGED = answerOf(ALLOWED, { remove: ['x-id'], set: [['x-forwarded-client-cert', 'URI=spiffe://cluster.local/ns/shop/sa/web']] });
+const CHANGING_GATE: RequestGate = { ask: () => CHANGED };
+const STEADY_CHANGING_GATE: RequestGate = { ask: () => CHANGED, basis: () => BASIS };
 
 /** A stream that hands over and takes chunks at once: what is measured is the session, not a transport. */
 class DirectStream implements ByteStream {
@@ -85,14 +102,15 @@ measure('follow a chunked body (16 chunks of 1 KiB)', 100_000, () => {
   if (framing.advance(chunked, 0, chunked.length) !== chunked.length) throw new Error('refused');
 });
 
-function session(): { down: ByteStreamHandler; up: ByteStreamHandler; answered: () => number } {
+function session(gate: RequestGate): { down: ByteStreamHandler; up: ByteStreamHandler; answered: () => number } {
   const downstream = new DirectStream();
   const upstream = new DirectStream();
   let answered = 0;
   new Http1Session({
     downstream,
     upstream,
-    policy: () => POLICY,
+    gate: () => gate,
+    normalisation: () => 'base',
     onExchange: (exchange) => {
       if (exchange.status === 200 || exchange.status === 403) answered++;
     },
@@ -104,8 +122,8 @@ function session(): { down: ByteStreamHandler; up: ByteStreamHandler; answered: 
   return { down: downstream.handler as ByteStreamHandler, up: upstream.handler as ByteStreamHandler, answered: () => answered };
 }
 
-function measureExchanges(name: string, requests: readonly Buffer[], response: Buffer | null): void {
-  const { down, up, answered } = session();
+function measureExchanges(name: string, requests: readonly Buffer[], response: Buffer | null, gate: RequestGate = STEADY_GATE): void {
+  const { down, up, answered } = session(gate);
   let sent = 0;
   measure(name, 200_000, (i) => {
     down.onData(requests[i % requests.length] as Buffer);
@@ -128,3 +146,11 @@ measureExchanges(
   answer,
 );
 measureExchanges('exchange, denied', [Buffer.from('DELETE / HTTP/1.1\r\nHost: shop\r\n\r\n')], null);
+measureExchanges('exchange, a gate that reads three headers each time', [usual], answer, READING_GATE);
+measureExchanges('exchange, a gate that changes headers, each time anew', [usual], answer, CHANGING_GATE);
+measureExchanges('exchange, a gate that changes headers, remembered', [usual], answer, STEADY_CHANGING_GATE);
+measureExchanges(
+  'exchange, hop-by-hop fields, other each time',
+  ['a', 'b'].map((path) => Buffer.from(`GET /${path} HTTP/1.1\r\nHost: shop\r\nConnection: x-hop\r\nX-Hop: 1\r\nUser-Agent: wrk\r\n\r\n`)),
+  answer,
+);

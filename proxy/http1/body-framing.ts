@@ -46,10 +46,39 @@ const QUOTE = 0x22;
 const EQUALS = 0x3d;
 const BACKSLASH = 0x5c;
 const DELETE = 0x7f;
-const LONGEST_NAME = 17;
+const LONGEST_NAME = 32;
 
-/** Fields that change framing or routing: never valid in trailers (RFC 9110 section 6.5.1). */
-const FORBIDDEN_TRAILERS: ReadonlySet<string> = new Set(['content-length', 'transfer-encoding', 'host', 'trailer']);
+/**
+ * Fields that frame, route, authenticate, or say how content is to be read: never valid in trailers (RFC 9110 section 6.5.1). A server
+ * that merges trailers into headers would take them for what policy has seen.
+ */
+const FORBIDDEN_TRAILERS: ReadonlySet<string> = new Set([
+  'authorization',
+  'connection',
+  'content-encoding',
+  'content-length',
+  'content-range',
+  'content-type',
+  'cookie',
+  'expect',
+  'forwarded',
+  'host',
+  'http2-settings',
+  'keep-alive',
+  'max-forwards',
+  'proxy-authenticate',
+  'proxy-authentication-info',
+  'proxy-authorization',
+  'proxy-connection',
+  'set-cookie',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'www-authenticate',
+]);
+/** Names that say who the client is, by whoever is trusted to say so. */
+const FORBIDDEN_TRAILER_PREFIXES: readonly string[] = ['x-forwarded-', 'x-weft-'];
 
 /**
  * Follows the framing of message bodies: RFC 9112 sections 6 and 7. It says where a body ends and whether it is well-formed; the bytes
@@ -270,7 +299,8 @@ export class BodyFraming {
   }
 
   #isForbiddenName(): boolean {
-    if (this.#name === null || this.#nameLength > LONGEST_NAME) return false;
-    return FORBIDDEN_TRAILERS.has(String.fromCharCode(...this.#name.subarray(0, this.#nameLength)));
+    if (this.#name === null) return false;
+    const name = String.fromCharCode(...this.#name.subarray(0, Math.min(this.#nameLength, LONGEST_NAME)));
+    return FORBIDDEN_TRAILERS.has(name) || FORBIDDEN_TRAILER_PREFIXES.some((prefix) => name.startsWith(prefix));
   }
 }

@@ -26,9 +26,17 @@ export class FieldSection {
   connectionUpgrade = false;
   /** There is an Upgrade field. */
   upgrade = false;
-  /** An Upgrade field names h2c: HTTP/2 on this connection, which would carry requests past per-request policy. */
-  upgradeToHttp2 = false;
+  /** An Upgrade field names a protocol that carries HTTP requests of its own (HTTP/2, TLS): policy would never see them. */
+  upgradeHidesRequests = false;
   expect = false;
+  /** A TE field says that trailers are welcome. */
+  teTrailers = false;
+  /** There is a field that was for this hop only and must not be forwarded (RFC 9110 section 7.6.1), Upgrade aside: see `hop-by-hop.ts`. */
+  hasHopFields = false;
+  /** Fields that Connection names beyond the usual, in lower case; null: none. They are for this hop only too. */
+  connectionNames: string[] | null = null;
+  /** A name begins with `x-forwarded-` or `x-weft-`, letter case and `_` for `-` aside. */
+  hasTrustFields = false;
 
   reset(): void {
     this.refusal = null;
@@ -42,8 +50,12 @@ export class FieldSection {
     this.connectionKeepAlive = false;
     this.connectionUpgrade = false;
     this.upgrade = false;
-    this.upgradeToHttp2 = false;
+    this.upgradeHidesRequests = false;
     this.expect = false;
+    this.teTrailers = false;
+    this.hasHopFields = false;
+    this.connectionNames = null;
+    this.hasTrustFields = false;
   }
 }
 
@@ -56,8 +68,24 @@ const TRANSFER_ENCODING = Buffer.from('transfer-encoding');
 const CHUNKED = Buffer.from('chunked');
 const CLOSE = Buffer.from('close');
 const KEEP_ALIVE = Buffer.from('keep-alive');
-const H2C = Buffer.from('h2c');
+const TE = Buffer.from('te');
+const TRAILERS = Buffer.from('trailers');
+const PROXY_FIELDS: readonly Buffer[] = ['proxy-connection', 'proxy-authenticate', 'proxy-authorization', 'proxy-authentication-info'].map(
+  (name) => Buffer.from(name),
+);
+/** Beginnings of the names of protocols that carry HTTP requests: h2, h2c, HTTP/2.0, TLS/1.0 (RFC 2817), … */
+const HTTP_CARRIERS: readonly Buffer[] = ['h2', 'h3', 'http', 'tls'].map((name) => Buffer.from(name));
+const FORWARDED_PREFIX = Buffer.from('x-forwarded-');
+const WEFT_PREFIX = Buffer.from('x-weft-');
 
+/** Lengths of the names that matter; all others are only checked. */
+const IS_KNOWN_LENGTH = new Uint8Array(32);
+for (const name of [HOST, EXPECT, UPGRADE, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, TE, ...PROXY_FIELDS])
+  IS_KNOWN_LENGTH[name.length] = 1;
+
+/** How many unusual names Connection may have: each is looked for among all fields. */
+const MAX_CONNECTION_NAMES = 16;
+const LETTER_X = 0x78;
 const DASH = 0x2d;
 const COMMA = 0x2c;
 const MAX_CONTENT_LENGTH_DIGITS = 16;
@@ -95,10 +123,13 @@ export function parseFieldSection(bytes: Buffer, start: number, end: number, sec
     if (bytes[at + 1] !== LF) return refuse(section, 'bare-carriage-return');
 
     const length = nameEnd - nameStart;
-    // Lengths of the names that matter; all others are only checked.
-    if (length === 4 || length === 6 || length === 7 || length === 10 || length === 14 || length === 17) {
+    if (length < 32 && IS_KNOWN_LENGTH[length] === 1) {
       const refusal = recognise(bytes, nameStart, length, rawValueStart, at, section);
       if (refusal !== null) return refuse(section, refusal);
+    }
+    if (((bytes[nameStart] as number) | 0x20) === LETTER_X) {
+      section.hasTrustFields ||=
+        startsFolded(bytes, nameStart, nameEnd, FORWARDED_PREFIX) || startsFolded(bytes, nameStart, nameEnd, WEFT_PREFIX);
     }
     at += 2;
   }
@@ -127,6 +158,9 @@ function recognise(
   section: FieldSection,
 ): RefusalReason | null {
   switch (nameLength) {
+    case 2:
+      if (equalsFolded(bytes, nameStart, TE)) readTe(bytes, rawStart, rawEnd, section);
+      break;
     case 4:
       if (equalsFolded(bytes, nameStart, HOST)) return readHost(bytes, rawStart, rawEnd, section);
       break;
@@ -136,7 +170,7 @@ function recognise(
     case 7:
       if (equalsFolded(bytes, nameStart, UPGRADE)) {
         section.upgrade = true;
-        if (hasListItem(bytes, rawStart, rawEnd, H2C)) section.upgradeToHttp2 = true;
+        if (namesHttpCarrier(bytes, rawStart, rawEnd)) section.upgradeHidesRequests = true;
       }
       break;
     case 10:
@@ -154,8 +188,15 @@ function recognise(
         return readTransferEncoding(bytes, rawStart, rawEnd, section);
       }
       break;
+    default:
+      if (PROXY_FIELDS.some((name) => name.length === nameLength && equalsFolded(bytes, nameStart, name))) section.hasHopFields = true;
   }
   return null;
+}
+
+/** True when the bytes of [start, end) begin with `expected`, folded as for `equalsFolded`. */
+function startsFolded(bytes: Buffer, start: number, end: number, expected: Buffer): boolean {
+  return end - start >= expected.length && equalsFolded(bytes, start, expected);
 }
 
 /** True when the bytes from `start` are `expected` (lower-case), letter case and `_` for `-` aside. */
@@ -272,6 +313,15 @@ function trimPlainSpaces(bytes: Buffer, start: number, end: number): number {
   return at;
 }
 
+/** RFC 9110 section 10.1.4. Transfer codings are not forwarded, so they must not be asked for; trailers are. */
+function readTe(bytes: Buffer, rawStart: number, rawEnd: number, section: FieldSection): void {
+  const start = skipSpaces(bytes, rawStart, rawEnd);
+  const end = trimSpaces(bytes, start, rawEnd);
+  const isPlain = end - start === TRAILERS.length && equalsFolded(bytes, start, TRAILERS);
+  if (!isPlain) section.hasHopFields = true;
+  if (isPlain || hasListItem(bytes, rawStart, rawEnd, TRAILERS)) section.teTrailers = true;
+}
+
 /**
  * RFC 9110 section 7.6.1. A Connection option that names a framing field or Host asks the next server to drop it, which would change
  * what the message means: refused.
@@ -283,18 +333,22 @@ function readConnection(bytes: Buffer, rawStart: number, rawEnd: number, section
     while (itemEnd < rawEnd && bytes[itemEnd] !== COMMA) itemEnd++;
     const start = skipSpaces(bytes, at, itemEnd);
     const end = trimSpaces(bytes, start, itemEnd);
+    let isUsual = start === end;
     switch (end - start) {
+      case 2:
+        isUsual = equalsFolded(bytes, start, TE);
+        break;
       case 4:
         if (equalsFolded(bytes, start, HOST)) return 'framing-field-in-connection';
         break;
       case 5:
-        if (equalsFolded(bytes, start, CLOSE)) section.connectionClose = true;
+        if ((isUsual = equalsFolded(bytes, start, CLOSE))) section.connectionClose = true;
         break;
       case 7:
-        if (equalsFolded(bytes, start, UPGRADE)) section.connectionUpgrade = true;
+        if ((isUsual = equalsFolded(bytes, start, UPGRADE))) section.connectionUpgrade = true;
         break;
       case 10:
-        if (equalsFolded(bytes, start, KEEP_ALIVE)) section.connectionKeepAlive = true;
+        if ((isUsual = equalsFolded(bytes, start, KEEP_ALIVE))) section.connectionKeepAlive = true;
         break;
       case 14:
         if (equalsFolded(bytes, start, CONTENT_LENGTH)) return 'framing-field-in-connection';
@@ -303,19 +357,33 @@ function readConnection(bytes: Buffer, rawStart: number, rawEnd: number, section
         if (equalsFolded(bytes, start, TRANSFER_ENCODING)) return 'framing-field-in-connection';
         break;
     }
+    if (!isUsual) {
+      section.connectionNames ??= [];
+      if (section.connectionNames.length === MAX_CONNECTION_NAMES) return 'too-many-connection-options';
+      section.connectionNames.push(bytes.latin1Slice(start, end).toLowerCase());
+      section.hasHopFields = true;
+    }
     at = itemEnd + 1;
   }
   return null;
 }
 
 function hasListItem(bytes: Buffer, rawStart: number, rawEnd: number, expected: Buffer): boolean {
+  return someListItem(bytes, rawStart, rawEnd, (start, end) => end - start === expected.length && equalsFolded(bytes, start, expected));
+}
+
+function namesHttpCarrier(bytes: Buffer, rawStart: number, rawEnd: number): boolean {
+  return someListItem(bytes, rawStart, rawEnd, (start, end) => HTTP_CARRIERS.some((name) => startsFolded(bytes, start, end, name)));
+}
+
+/** True when `matches` is for an item of a comma-separated list. */
+function someListItem(bytes: Buffer, rawStart: number, rawEnd: number, matches: (start: number, end: number) => boolean): boolean {
   let at = rawStart;
   while (at < rawEnd) {
     let itemEnd = at;
     while (itemEnd < rawEnd && bytes[itemEnd] !== COMMA) itemEnd++;
     const start = skipSpaces(bytes, at, itemEnd);
-    const end = trimSpaces(bytes, start, itemEnd);
-    if (end - start === expected.length && equalsFolded(bytes, start, expected)) return true;
+    if (matches(start, trimSpaces(bytes, start, itemEnd))) return true;
     at = itemEnd + 1;
   }
   return false;

@@ -1,11 +1,29 @@
+import type { PathNormalisation as NormalisationSetting } from '../../src/model/resources.ts';
+
 /**
- * Brings a request target to the one form that policy matches and the upstream receives: Istio's BASE normalisation. That is RFC 3986
- * sections 5.2.4 (dot segments) and 6.2.2.2 (escapes of unreserved characters, decoded once), and a backslash read as a slash. `%2f`,
+ * Brings a request target to the one form that policy matches and the upstream receives, by Istio's levels. BASE is RFC 3986
+ * sections 5.2.4 (dot segments) and 6.2.2.2 (escapes of unreserved characters, decoded once), and a backslash read as a slash: `%2f`,
  * `%5c`, `//` and `;parameters` stay as they are, and so does the case of letters.
  */
 
-/** How far to normalise. One level so far; merging slashes will be others. */
-export type PathNormalisation = 'base';
+/**
+ * How far to normalise. Each level does what the one before does, and more:
+ * - base: see above;
+ * - merge-slashes: after that, several slashes in a row become one;
+ * - decode-and-merge-slashes: before all that, `%2f` and `%5c` become slashes.
+ */
+export type PathNormalisation = 'base' | 'merge-slashes' | 'decode-and-merge-slashes';
+
+const LEVELS: Readonly<Record<NormalisationSetting, PathNormalisation>> = {
+  BASE: 'base',
+  MERGE_SLASHES: 'merge-slashes',
+  DECODE_AND_MERGE_SLASHES: 'decode-and-merge-slashes',
+};
+
+/** The level that a mesh's settings name. */
+export function normalisationLevel(setting: NormalisationSetting): PathNormalisation {
+  return LEVELS[setting];
+}
 
 /** Why a target is refused. Each is answered with 400 before any policy is asked. */
 export type PathRefusal =
@@ -83,7 +101,9 @@ const unchanged: { path: string; query: string; changed: boolean } = { path: '',
  * parts of one with a query. It never decodes twice: `%252e` stays, and normalising a normal path changes nothing.
  * @param target the request-target of an HTTP/1.1 request line or an HTTP/2 `:path`, one code unit per byte
  */
-export function normalisePath(target: string, _level: PathNormalisation = 'base'): NormalisedPath | PathRefusal {
+export function normalisePath(target: string, level: PathNormalisation = 'base'): NormalisedPath | PathRefusal {
+  const merges = level !== 'base';
+  const decodesSlashes = level === 'decode-and-merge-slashes';
   if (target.charCodeAt(0) !== SLASH) {
     if (target.length !== 1 || target.charCodeAt(0) !== ASTERISK) return 'target form';
     unchanged.path = target;
@@ -100,8 +120,10 @@ export function normalisePath(target: string, _level: PathNormalisation = 'base'
       if (high === -1 || low === -1) return 'malformed escape in path';
       const decoded = high * 16 + low;
       if (decoded === 0) return 'escaped NUL in path';
-      if (isUnreserved(decoded)) isNormal = false;
+      if (isUnreserved(decoded) || (decodesSlashes && isSlash(decoded))) isNormal = false;
       i += 2;
+    } else if (code === SLASH) {
+      if (merges && target.charCodeAt(i + 1) === SLASH) isNormal = false;
     } else if (code === BACKSLASH) {
       isNormal = false;
     } else if (code === QUESTION_MARK) {
@@ -127,11 +149,15 @@ export function normalisePath(target: string, _level: PathNormalisation = 'base'
     unchanged.query = query;
     return unchanged;
   }
-  return { path: removeDotSegments(decodeUnreserved(target, end)), query, changed: true };
+  return { path: resolveSegments(decode(target, end, decodesSlashes), merges), query, changed: true };
+}
+
+function isSlash(code: number): boolean {
+  return code === SLASH || code === BACKSLASH;
 }
 
 /** Decodes once, and turns backslashes. `target` up to `end` has only well-formed escapes. */
-function decodeUnreserved(target: string, end: number): string {
+function decode(target: string, end: number, decodesSlashes: boolean): string {
   let text = '';
   let kept = 0;
   for (let i = 0; i < end; i++) {
@@ -141,8 +167,9 @@ function decodeUnreserved(target: string, end: number): string {
       kept = i + 1;
     } else if (code === PERCENT) {
       const decoded = hexDigit(target.charCodeAt(i + 1)) * 16 + hexDigit(target.charCodeAt(i + 2));
-      if (isUnreserved(decoded)) {
-        text += target.slice(kept, i) + String.fromCharCode(decoded);
+      const isSeparator = decodesSlashes && isSlash(decoded);
+      if (isSeparator || isUnreserved(decoded)) {
+        text += target.slice(kept, i) + (isSeparator ? '/' : String.fromCharCode(decoded));
         kept = i + 3;
       }
       i += 2;
@@ -151,8 +178,11 @@ function decodeUnreserved(target: string, end: number): string {
   return text + target.slice(kept, end);
 }
 
-/** RFC 3986 section 5.2.4 on an absolute path. Empty segments count as segments; `..` at the root stays at the root. */
-function removeDotSegments(path: string): string {
+/**
+ * RFC 3986 section 5.2.4 on an absolute path: `..` at the root stays at the root. Empty segments count as segments, also for a `..` after
+ * one; only then are they taken out, if `merges`. Envoy has the same order.
+ */
+function resolveSegments(path: string, merges: boolean): string {
   const segments = path.split('/');
   const kept: string[] = [];
   const last = segments.length - 1;
@@ -167,5 +197,8 @@ function removeDotSegments(path: string): string {
     // A path that ends in a dot segment names a directory: it keeps its slash.
     if (i === last) kept.push('');
   }
-  return `/${kept.join('/')}`;
+  if (!merges) return `/${kept.join('/')}`;
+  const isDirectory = kept.at(-1) === '';
+  const named = kept.filter((segment) => segment !== '');
+  return named.length === 0 ? '/' : `/${named.join('/')}${isDirectory ? '/' : ''}`;
 }

@@ -11,6 +11,7 @@ export const REFUSAL_STATUS = {
   'bad-version': 400,
   'unsupported-version': 505,
   'connect-refused': 405,
+  'trace-refused': 405,
   'bare-line-feed': 400,
   'bare-carriage-return': 400,
   'control-character': 400,
@@ -33,6 +34,7 @@ export const REFUSAL_STATUS = {
   'length-and-transfer-encoding': 400,
   'ambiguous-field-name': 400,
   'framing-field-in-connection': 400,
+  'too-many-connection-options': 400,
   // The request body (RFC 9112 section 7).
   'bad-chunk-size': 400,
   'bad-chunk-extension': 400,
@@ -48,6 +50,7 @@ export const REFUSAL_STATUS = {
   // Policy.
   'policy-denied': 403,
   'policy-changed': 0,
+  'authorisation-timeout': 503,
   // The upstream's conduct.
   'no-upstream': 503,
   'upstream-closed': 503,

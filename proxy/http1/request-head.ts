@@ -17,15 +17,17 @@ export class RequestHead {
   absoluteForm = false;
   /** Lower-cased Host; '' for an HTTP/1.0 request without. */
   host = '';
-  /** Offset of the byte after the request target, from the head's start: there the version begins. */
-  targetEnd = 0;
+  /** Offset of the first field line, from the head's start. */
+  fieldsOffset = 0;
   minorVersion: 0 | 1 = 1;
   /** Bytes of body, or CHUNKED_BODY. RFC 9112 section 6.3. */
   bodyLength = 0;
   /** The client means to go on after this exchange. RFC 9112 section 9.3. */
   keepAlive = true;
-  /** The request asks to upgrade, and a 101 is a possible answer. */
+  /** The request asks to upgrade, in the way it has to, to what may hide no HTTP requests: a 101 is a possible answer. */
   upgrade = false;
+  /** Fields must go before it is forwarded: see `rewriteForNextHop`. */
+  needsRewrite = false;
 }
 
 const MAX_METHOD_BYTES = 32;
@@ -95,9 +97,11 @@ function parse(bytes: Buffer, start: number, end: number, head: RequestHead, lim
 
   const method = methodText(bytes, start, methodEnd);
   if (method === 'CONNECT') return refuse(head, 'connect-refused');
+  // It would show the client what the mesh adds to its requests (RFC 9110 section 9.3.8 warns of such data), and no service needs it.
+  if (method === 'TRACE') return refuse(head, 'trace-refused');
   head.method = method;
   head.minorVersion = minorVersion;
-  head.targetEnd = targetEnd - start;
+  head.fieldsOffset = at + 1 - start;
 
   // The path's first byte: after the authority, if there is one.
   let pathStart = targetStart;
@@ -139,7 +143,8 @@ function parse(bytes: Buffer, start: number, end: number, head: RequestHead, lim
     head.bodyLength = fields.contentLength === -1 ? 0 : fields.contentLength;
   }
   head.keepAlive = !fields.connectionClose && (minorVersion === 1 || fields.connectionKeepAlive);
-  head.upgrade = fields.upgrade && fields.connectionUpgrade && minorVersion === 1;
+  head.upgrade = fields.upgrade && fields.connectionUpgrade && minorVersion === 1 && !fields.upgradeHidesRequests;
+  head.needsRewrite = fields.hasHopFields || (fields.upgrade && !head.upgrade);
   return headEnd;
 }
 

@@ -13,6 +13,12 @@ export class ResponseHead {
   minorVersion: 0 | 1 = 1;
   /** The server means to go on after this exchange, as far as its head says. */
   keepAlive = true;
+  /** Offset of the first field line, from the head's start. */
+  fieldsOffset = 0;
+  /** Fields must go before it is forwarded: see `rewriteForNextHop`. */
+  needsRewrite = false;
+  /** An Upgrade field is part of what this response says. */
+  keepsUpgrade = false;
 }
 
 const VERSION = Buffer.from('HTTP/1.', 'latin1');
@@ -62,6 +68,7 @@ function parse(bytes: Buffer, start: number, end: number, head: ResponseHead, li
   if (at >= end) return INCOMPLETE;
   if (bytes[at] !== LF) return REFUSED;
 
+  head.fieldsOffset = at + 1 - start;
   const headEnd = parseFieldSection(bytes, at + 1, end, fields, limits.fields);
   if (headEnd <= 0) return headEnd;
   if (fields.chunked && (minor === 0x30 || fields.contentLength !== -1)) return REFUSED;
@@ -70,6 +77,9 @@ function parse(bytes: Buffer, start: number, end: number, head: ResponseHead, li
   head.status = status;
   head.minorVersion = minor === 0x31 ? 1 : 0;
   head.keepAlive = !fields.connectionClose && (head.minorVersion === 1 || fields.connectionKeepAlive);
+  // 426 has to say what it wants; anywhere else Upgrade is an offer of this hop's server, and taking it up would hide requests from policy.
+  head.keepsUpgrade = status === 101 || status === 426;
+  head.needsRewrite = fields.hasHopFields || (fields.upgrade && !head.keepsUpgrade);
   return headEnd;
 }
 

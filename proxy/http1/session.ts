@@ -1,15 +1,19 @@
 import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.ts';
-import type { ConnectionPolicy, Decision } from '../../src/model/policy.ts';
+import type { Decision, ShadowDecision } from '../../src/model/policy.ts';
+import type { GateAnswer, HeaderChange, RequestGate } from '../../src/model/request-gate.ts';
 import { type CoarseTimer, type CoarseTimers, sharedCoarseTimers } from '../coarse-timer.ts';
 import { BodyFraming, MALFORMED } from './body-framing.ts';
 import { INCOMPLETE, REFUSED } from './field-section.ts';
 import { HeadBuffer } from './head-buffer.ts';
+import { headerChangeProblem } from './header-change.ts';
 import { Http1Error } from './http1-error.ts';
 import type { Http1Limits } from './limits.ts';
-import { deniedResponse, refusalResponse } from './local-response.ts';
-import { normalisePath } from './normalise-path.ts';
+import { deniedResponse, gateResponse, refusalResponse, refusalStatus } from './local-response.ts';
+import { type NormalisedPath, normalisePath, type PathNormalisation } from './normalise-path.ts';
 import { REFUSAL_STATUS, type RefusalReason } from './refusal.ts';
 import { CHUNKED_BODY, parseRequestHead, RequestHead } from './request-head.ts';
+import { RequestView } from './request-view.ts';
+import { rewriteForNextHop, rewriteHead } from './rewrite-head.ts';
 import { parseResponseHead, ResponseHead, responseBodyLength } from './response-head.ts';
 
 /** One request and what became of it. The session has one such object and fills it again: copy what is kept after the callback. */
@@ -31,6 +35,8 @@ export interface HttpExchange {
   readonly durationMicros: number;
   /** For requests that never came to policy: a denial without a policy that says so. */
   readonly decision: Decision;
+  /** What dry-run and AUDIT policies would have done. */
+  readonly shadow: readonly ShadowDecision[];
   /** Why the upstream's own answer did not reach the client whole; null when it did. */
   readonly refusal: RefusalReason | null;
 }
@@ -41,8 +47,13 @@ export interface Http1SessionOptions {
   readonly downstream: ByteStream;
   /** The server's end; may still be connecting. null: nothing can be forwarded, so every request is refused. */
   readonly upstream: ByteStream | null;
-  /** The policy in force. Read for every request; a new object means a new policy. */
-  readonly policy: () => ConnectionPolicy;
+  /**
+   * The gate in force. Read for every request, and asked unless the head's bytes, the gate and its basis are those of the last answer.
+   * A change of policy must be followed by `recheck()`.
+   */
+  readonly gate: () => RequestGate;
+  /** How far paths are normalised. Read for every request. */
+  readonly normalisation: () => PathNormalisation;
   /** Called once for each request, in order. For an upgraded connection: at the 101. */
   readonly onExchange: (exchange: HttpExchange) => void;
   /** Both streams are gone; exactly once and last. */
@@ -70,6 +81,8 @@ const RequestState = {
   tunnel: 4,
   /** No further request is taken: dropped until the connection is closed. */
   linger: 5,
+  /** Part of a request whose head waits for the gate's answer: it waits too. */
+  authorising: 6,
 } as const;
 
 /** What the next byte from the upstream is. */
@@ -89,7 +102,7 @@ const ResponseState = {
 type RequestState = (typeof RequestState)[keyof typeof RequestState];
 type ResponseState = (typeof ResponseState)[keyof typeof ResponseState];
 
-const STATE_COUNT = 6;
+const STATE_COUNT = 7;
 const REQUEST_STATE_NAMES = Object.keys(RequestState);
 const RESPONSE_STATE_NAMES = Object.keys(ResponseState);
 
@@ -97,6 +110,7 @@ const RESPONSE_STATE_NAMES = Object.keys(ResponseState);
 const LEGAL_PAIRS = new Uint8Array(STATE_COUNT * STATE_COUNT);
 for (const [request, response] of [
   [RequestState.head, ResponseState.idle],
+  [RequestState.authorising, ResponseState.idle],
   [RequestState.discard, ResponseState.idle],
   [RequestState.body, ResponseState.head],
   [RequestState.body, ResponseState.body],
@@ -109,29 +123,35 @@ for (const [request, response] of [
   LEGAL_PAIRS[request * STATE_COUNT + response] = 1;
 }
 
-const NOT_DECIDED: Decision = { verdict: 'deny', policy: null, rule: null, reason: 'refused before policy' };
-const POLICY_FAILED: Decision = { verdict: 'deny', policy: null, rule: null, reason: 'policy evaluation failed' };
+function denial(reason: string): GateAnswer {
+  return { decision: { verdict: 'deny', policy: null, rule: null, reason }, refusal: null, change: null, shadow: [] };
+}
+
+const NOT_ASKED = denial('refused before policy');
+const NOT_ANSWERED = denial('the policy has not answered');
+// Whatever goes wrong, the answer is no.
+const GATE_FAILED = denial('policy evaluation failed');
+const CHANGE_FAILED = denial('the headers that the policy sets are not valid');
+
+const NO_BYTES = Buffer.alloc(0);
 
 /** Heads up to this size are remembered, to be recognised when they come again. */
 const REMEMBERED_HEAD_BYTES = 1024;
 
-interface MutableAttributes {
-  method: string;
-  path: string;
-  host: string;
-}
-
 /**
- * An HTTP/1.1 connection between a client and one server, with policy asked for every request.
+ * An HTTP/1.1 connection between a client and one server, with a gate that is asked for every request.
  *
- * Bytes pass as they came, in slices of the chunks they came in, after they have been validated. Invariants:
- * - a byte goes upstream only as part of a request whose whole head was valid and allowed by the policy in force at that moment;
+ * Bytes pass as they came, in slices of the chunks they came in, after they have been validated; a head is written anew only where its
+ * path was not normal, it had fields for one hop only, or the gate changes it. Invariants:
+ * - a byte goes upstream only as part of a request whose whole head was valid and allowed by the gate in force at that moment;
+ * - what the gate sees of a head is what goes upstream, but for the changes that it asks for itself;
  * - at most one exchange is in flight. What a pipelining client sends ahead waits, unparsed, and the client is paused;
  * - a byte goes downstream only in answer to the exchange in flight, so that answers are in the order of the requests;
  * - once framing is in doubt in either direction, nothing more is forwarded in it, and the connection ends;
  * - the pair of states is always one of LEGAL_PAIRS.
  *
- * Memory: one head in pieces per direction (limits.headBytes), one chunk that waits, the two remembered heads, and what the streams buffer.
+ * Memory: one head in pieces per direction (limits.headBytes), one chunk that waits, the two remembered heads with what they were made
+ * into, the chunk of a head in flight that is too long to be remembered, and what the streams buffer.
  */
 export class Http1Session {
   readonly #options: Http1SessionOptions;
@@ -158,11 +178,22 @@ export class Http1Session {
   #knownResponse: Buffer | null = null;
   #knownResponseLength = 0;
 
-  /** Request line to send instead of the one received, or null when the received one is in normal form. */
-  #rewrittenLine: string | null = null;
-  readonly #attributes: MutableAttributes = { method: '', path: '', host: '' };
-  #policy: ConnectionPolicy | null = null;
-  #decision: Decision = NOT_DECIDED;
+  /** The response head to send instead of the one received, or null. */
+  #sentResponse: Buffer | null = null;
+
+  // The request in hand.
+  readonly #view = new RequestView();
+  /** Its head in normal form and for the next hop, or null when it came so. */
+  #normalHead: Buffer | null = null;
+  /** The head to send instead of the one received, or null. */
+  #sentHead: Buffer | null = null;
+  #level: PathNormalisation = 'base';
+  #answer: GateAnswer = NOT_ASKED;
+  /** What the answer stands on. Without a basis it is good for one request. */
+  #gate: RequestGate | null = null;
+  #basis: object | null = null;
+  /** Which question the gate's answer is awaited for: an answer to any other comes too late. */
+  #ticket = 0;
 
   readonly #exchange = {
     method: '',
@@ -173,7 +204,8 @@ export class Http1Session {
     responseBytes: 0,
     startedAt: 0,
     durationMicros: 0,
-    decision: NOT_DECIDED,
+    decision: NOT_ASKED.decision,
+    shadow: NOT_ASKED.shadow,
     refusal: null as RefusalReason | null,
   };
   /** The final response's head was (at least in part) sent to the client. */
@@ -228,23 +260,20 @@ export class Http1Session {
     this.#settle();
   }
 
-  /** Asks the policy in force again for what is in flight: a request without an answer gets its 403, all else is cut. */
+  /**
+   * Asks the gate in force again for what is in flight: a request without an answer gets its refusal, all else is cut. Headers stay as
+   * they were sent.
+   */
   recheck(): void {
-    const inFlight = this.#requestState === RequestState.body || this.#requestState === RequestState.sent;
-    if (!inFlight && this.#requestState !== RequestState.tunnel) return;
-    this.#policy = this.#options.policy();
-    this.#decision = this.#decide(this.#policy);
-    if (this.#decision.verdict === 'allow') return;
-    this.#exchange.decision = this.#decision;
-    const error = new Http1Error('WEFT_HTTP1_POLICY_CHANGED', 'policy no longer allows what was in flight');
-    if (inFlight && !this.#answered) {
-      this.#upstream?.destroy(error);
-      this.#deny(true);
-    } else {
-      if (inFlight) this.#finishExchange(0, 'policy-changed');
-      this.#cut(error);
+    this.#basis = null;
+    if (!this.#isUndecided() && this.#requestState !== RequestState.tunnel) return;
+    const answer = this.#ask(this.#options.gate());
+    if (answer instanceof Promise) {
+      this.#await(answer);
+      return;
     }
-    this.#settle();
+    this.#ticket++;
+    this.#takeAnswer(answer);
   }
 
   /** Cuts both streams now. An exchange in flight is reported as cut. */
@@ -383,6 +412,7 @@ export class Http1Session {
           }
           break;
         }
+        case RequestState.authorising:
         case RequestState.sent:
           this.#held = at === 0 ? chunk : chunk.subarray(at);
           return;
@@ -401,9 +431,11 @@ export class Http1Session {
    */
   #takeHead(chunk: Buffer, start: number): number {
     const head = this.#requestHead;
+    const level = this.#options.normalisation();
     const knownLength = this.#knownRequestLength;
     const isKnown =
       knownLength !== 0 &&
+      level === this.#level &&
       chunk.length - start >= knownLength &&
       chunk.compare(this.#knownRequest as Buffer, 0, knownLength, start, start + knownLength) === 0;
     let headEnd = start + knownLength;
@@ -412,54 +444,176 @@ export class Http1Session {
       headEnd = parseRequestHead(chunk, start, chunk.length, head, this.#limits);
       if (headEnd === INCOMPLETE) return INCOMPLETE;
       if (headEnd === REFUSED) return this.#refuseHead(head.refusal as RefusalReason, chunk, start);
-      const normal = normalisePath(head.target);
+      const normal = normalisePath(head.target, level);
       if (typeof normal === 'string') return this.#refuseHead('bad-path', chunk, start);
-      const attributes = this.#attributes;
-      attributes.method = head.method;
-      attributes.path = normal.path;
-      attributes.host = head.host;
-      this.#rewrittenLine = normal.changed || head.absoluteForm ? `${head.method} ${normal.path}${normal.query}` : null;
-      this.#rememberRequest(chunk, start, headEnd);
-    }
-
-    const policy = this.#options.policy();
-    if (!isKnown || policy !== this.#policy) {
-      this.#policy = policy;
-      this.#decision = this.#decide(policy);
+      this.#level = level;
+      this.#lookAt(chunk, start, headEnd, normal);
     }
     this.#beginExchange(headEnd - start);
-    if (this.#decision.verdict !== 'allow') {
+
+    const gate = this.#options.gate();
+    const basis = gate.basis?.() ?? null;
+    if (!isKnown || basis === null || basis !== this.#basis || gate !== this.#gate) {
+      this.#gate = gate;
+      const answer = this.#ask(gate);
+      if (answer instanceof Promise) {
+        this.#basis = null;
+        this.#adopt(NOT_ANSWERED);
+        this.#move(RequestState.authorising, ResponseState.idle);
+        this.#timer.arm(this.#limits.authorisationMillis);
+        this.#await(answer);
+        return headEnd;
+      }
+      this.#basis = basis;
+      this.#adopt(answer);
+    }
+    if (this.#answer.decision.verdict !== 'allow') {
       this.#deny(false);
       return headEnd;
     }
+    return this.#forward(chunk, start, headEnd, this.#sentHead);
+  }
+
+  /** Makes a parsed head the one in hand. */
+  #lookAt(chunk: Buffer, start: number, headEnd: number, normal: NormalisedPath): void {
+    const head = this.#requestHead;
+    const view = this.#view;
+    const fieldsStart = start + head.fieldsOffset;
+    view.method = head.method;
+    view.path = normal.path;
+    view.host = head.host;
+    view.hasTrustHeaders = head.fields.hasTrustFields;
+    const isRemembered = this.#rememberRequest(chunk, start, headEnd);
+    if (normal.changed || head.absoluteForm || head.needsRewrite) {
+      const line = `${head.method} ${normal.path}${normal.query} HTTP/1.${head.minorVersion}\r\n`;
+      const rewritten = head.needsRewrite
+        ? rewriteForNextHop(line, chunk, fieldsStart, headEnd, head.fields, head.upgrade)
+        : rewriteHead(line, chunk, fieldsStart, headEnd, null, '');
+      this.#normalHead = rewritten;
+      view.point(rewritten, 0, line.length, rewritten.length, normal.query);
+      return;
+    }
+    this.#normalHead = null;
+    if (isRemembered) view.point(this.#knownRequest as Buffer, 0, head.fieldsOffset, headEnd - start, normal.query);
+    else view.point(chunk, start, fieldsStart, headEnd, normal.query);
+  }
+
+  /**
+   * Sends the allowed request: its head, and what of its body is in `chunk` from `bodyStart`.
+   * @param sentHead null: the head is what stands in `chunk` from `start` to `bodyStart`
+   * @returns the offset after what was taken; the chunk's end after a refusal
+   */
+  #forward(chunk: Buffer, start: number, bodyStart: number, sentHead: Buffer | null): number {
     const upstream = this.#upstream;
     if (upstream === null || this.#upstreamClosed || this.#upstreamEnded) {
       this.#refuse(upstream === null ? 'no-upstream' : 'upstream-closed');
       return chunk.length;
     }
-
-    let end = headEnd;
+    const { bodyLength } = this.#requestHead;
+    let end = bodyStart;
     let isWhole = true;
-    if (head.bodyLength !== 0) {
-      this.#requestBody.start(head.bodyLength);
-      end = this.#requestBody.advance(chunk, headEnd, chunk.length);
+    if (bodyLength !== 0) {
+      this.#requestBody.start(bodyLength);
+      end = this.#requestBody.advance(chunk, bodyStart, chunk.length);
       if (end === MALFORMED) {
         // Nothing of this request has been forwarded, and nothing will be.
         this.#refuse(this.#requestBody.refusal);
         return chunk.length;
       }
-      this.#exchange.requestBytes += end - headEnd;
+      this.#exchange.requestBytes += end - bodyStart;
       isWhole = this.#requestBody.done;
     }
     this.#answered = false;
     this.#move(isWhole ? RequestState.sent : RequestState.body, ResponseState.head);
-    if (this.#rewrittenLine !== null) {
-      const rest = chunk.subarray(start + head.targetEnd, end);
-      this.#sendUpstream(Buffer.concat([Buffer.from(this.#rewrittenLine, 'latin1'), rest]));
-    } else {
-      this.#sendUpstream(start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end));
-    }
+    if (sentHead !== null) this.#sendUpstream(end === bodyStart ? sentHead : Buffer.concat([sentHead, chunk.subarray(bodyStart, end)]));
+    else this.#sendUpstream(start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end));
     return end;
+  }
+
+  // The gate.
+
+  #ask(gate: RequestGate): GateAnswer | Promise<GateAnswer> {
+    try {
+      return gate.ask(this.#view);
+    } catch {
+      return GATE_FAILED;
+    }
+  }
+
+  #await(asked: Promise<GateAnswer>): void {
+    const ticket = ++this.#ticket;
+    const take = (answer: GateAnswer): void => {
+      if (ticket === this.#ticket) this.#takeAnswer(answer);
+    };
+    asked.then(take, () => take(GATE_FAILED));
+  }
+
+  /** Something of a request is in hand or on its way, and its answer has not been passed on whole. */
+  #isUndecided(): boolean {
+    const state = this.#requestState;
+    return state === RequestState.authorising || state === RequestState.body || state === RequestState.sent;
+  }
+
+  /** Takes an answer that came late, or was asked for again. */
+  #takeAnswer(answer: GateAnswer): void {
+    if (this.#requestState === RequestState.authorising) this.#authorised(answer);
+    else this.#rechecked(answer);
+    this.#settle();
+  }
+
+  /** Makes the answer the one for the request in hand. */
+  #adopt(answer: GateAnswer): void {
+    this.#sentHead = this.#normalHead;
+    let adopted = answer;
+    if (answer.change !== null && answer.decision.verdict === 'allow') {
+      if (headerChangeProblem(answer.change) === null) this.#sentHead = this.#changedHead(answer.change);
+      else adopted = CHANGE_FAILED;
+    }
+    this.#answer = adopted;
+    this.#exchange.decision = adopted.decision;
+    this.#exchange.shadow = adopted.shadow;
+  }
+
+  /** Removal is by the reading of sloppy servers too, to which `X_Forwarded_For` is X-Forwarded-For. */
+  #changedHead({ remove, set }: HeaderChange): Buffer {
+    const dropped = new Set<string>();
+    for (const name of remove) dropped.add(name.replaceAll('_', '-'));
+    let added = '';
+    for (const [name, value] of set) added += `${name}: ${value}\r\n`;
+    return this.#view.rewritten(dropped, added);
+  }
+
+  /** The answer that the request was waiting for. */
+  #authorised(answer: GateAnswer): void {
+    this.#timer.disarm();
+    const held = this.#held ?? NO_BYTES;
+    this.#held = null;
+    this.#adopt(answer);
+    let next = 0;
+    if (this.#answer.decision.verdict === 'allow') next = this.#forward(held, 0, 0, this.#sentHead ?? this.#view.copy());
+    else this.#deny(false);
+    if (next < held.length) this.#take(held, next);
+    // The client's end may have come while nothing could be said about it.
+    const isBodyDue = this.#requestState === RequestState.body || this.#requestState === RequestState.discard;
+    if (isBodyDue && this.#downstreamEnded && this.#held === null) this.#downstreamEnd();
+  }
+
+  /** The gate has been asked again about what is on its way. */
+  #rechecked(answer: GateAnswer): void {
+    const isUndecided = this.#isUndecided();
+    if (!isUndecided && this.#requestState !== RequestState.tunnel) return;
+    if (answer.decision.verdict === 'allow') return;
+    this.#answer = answer;
+    this.#exchange.decision = answer.decision;
+    this.#exchange.shadow = answer.shadow;
+    const error = new Http1Error('WEFT_HTTP1_POLICY_CHANGED', 'policy no longer allows what was in flight');
+    if (isUndecided && !this.#answered) {
+      this.#upstream?.destroy(error);
+      this.#deny(true);
+    } else {
+      if (isUndecided) this.#finishExchange(0, 'policy-changed');
+      this.#cut(error);
+    }
   }
 
   #takeBody(chunk: Buffer, start: number): number {
@@ -481,21 +635,14 @@ export class Http1Session {
     return end;
   }
 
-  #rememberRequest(chunk: Buffer, start: number, end: number): void {
+  /** @returns false if it is too long for that */
+  #rememberRequest(chunk: Buffer, start: number, end: number): boolean {
     const length = end - start;
-    if (length > REMEMBERED_HEAD_BYTES) return;
+    if (length > REMEMBERED_HEAD_BYTES) return false;
     if (this.#knownRequest === null || this.#knownRequest.length < length) this.#knownRequest = Buffer.allocUnsafeSlow(roundUp(length));
     chunk.copy(this.#knownRequest, 0, start, end);
     this.#knownRequestLength = length;
-  }
-
-  #decide(policy: ConnectionPolicy): Decision {
-    try {
-      return policy.request(this.#attributes);
-    } catch {
-      // Whatever went wrong, the answer is no.
-      return POLICY_FAILED;
-    }
+    return true;
   }
 
   #downstreamEnd(): void {
@@ -516,7 +663,7 @@ export class Http1Session {
         this.#upstream?.end();
         break;
       default:
-      // sent: the answer is still owed. linger: on the way out already.
+      // authorising, sent: the answer is still owed. linger: on the way out already.
     }
   }
 
@@ -560,7 +707,8 @@ export class Http1Session {
         case ResponseState.idle:
           // An answer to nothing, or more than the answer. Passed on, it would be taken for the answer to the next request.
           this.#upstream?.destroy();
-          this.#close(this.#limits.closeMillis);
+          if (this.#requestState === RequestState.authorising) this.#refuse('upstream-malformed');
+          else this.#close(this.#limits.closeMillis);
           return;
         case ResponseState.done:
           this.#upstream?.destroy();
@@ -610,6 +758,7 @@ export class Http1Session {
         return chunk.length;
       }
       this.#rememberResponse(chunk, start, headEnd);
+      this.#sentResponse = head.needsRewrite ? this.#responseForNextHop(chunk, start, headEnd) : null;
     }
     if (isCollected) this.#partialResponse.clear();
     if (head.status < 200) return this.#takeInterimResponse(chunk, start, headEnd);
@@ -628,8 +777,7 @@ export class Http1Session {
     }
     this.#answered = true;
     this.#exchange.status = head.status;
-    this.#sendDownstream(start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end));
-    this.#exchange.responseBytes += end - start;
+    this.#passResponseHead(chunk, start, headEnd, end);
     if (this.#responseBody.done) this.#responseComplete();
     else this.#move(this.#requestState, ResponseState.body);
     return end;
@@ -644,19 +792,19 @@ export class Http1Session {
       return chunk.length;
     }
     if (!isUpgrade) {
-      this.#sendDownstream(chunk.subarray(start, end));
-      this.#exchange.responseBytes += end - start;
+      this.#passResponseHead(chunk, start, end, end);
       return end;
     }
-    // HTTP/2 by upgrade would carry requests that policy never sees.
-    const hidesRequests = head.fields.upgradeToHttp2 && this.#policy?.scope !== 'allow';
+    // What was offered hides no requests; what was not offered might.
+    const hidesRequests = this.#responseHead.fields.upgradeHidesRequests;
     if (!head.upgrade || hidesRequests || this.#requestState !== RequestState.sent) {
       this.#refuse('upstream-unexpected-upgrade');
       return chunk.length;
     }
     this.#answered = true;
-    this.#sendDownstream(chunk.subarray(start, end));
-    this.#exchange.responseBytes += end - start;
+    this.#passResponseHead(chunk, start, end, end);
+    // The head stays in hand, for rechecks, for as long as the tunnel is open.
+    if (this.#knownRequestLength === 0) this.#view.compact();
     this.#finishExchange(101, null);
     this.#move(RequestState.tunnel, ResponseState.tunnel);
     if (this.#held !== null) {
@@ -666,6 +814,21 @@ export class Http1Session {
     }
     if (this.#downstreamEnded) this.#upstream?.end();
     return end;
+  }
+
+  #responseForNextHop(chunk: Buffer, start: number, end: number): Buffer {
+    const head = this.#responseHead;
+    const fieldsStart = start + head.fieldsOffset;
+    return rewriteForNextHop(chunk.latin1Slice(start, fieldsStart), chunk, fieldsStart, end, head.fields, head.keepsUpgrade);
+  }
+
+  /** Sends a response head and what of its body follows it in `chunk`, up to `end`. */
+  #passResponseHead(chunk: Buffer, start: number, headEnd: number, end: number): void {
+    let bytes = this.#sentResponse;
+    if (bytes === null) bytes = start === 0 && end === chunk.length ? chunk : chunk.subarray(start, end);
+    else if (end > headEnd) bytes = Buffer.concat([bytes, chunk.subarray(headEnd, end)]);
+    this.#sendDownstream(bytes);
+    this.#exchange.responseBytes += bytes.length;
   }
 
   #rememberResponse(chunk: Buffer, start: number, end: number): void {
@@ -709,6 +872,8 @@ export class Http1Session {
   #upstreamEnd(): void {
     switch (this.#responseState) {
       case ResponseState.idle:
+        // The request may yet be denied, and is not forwarded if it is not.
+        if (this.#requestState === RequestState.authorising) break;
         if (this.#requestState === RequestState.discard) this.#report();
         this.#close(this.#limits.closeMillis);
         break;
@@ -747,19 +912,21 @@ export class Http1Session {
 
   #isInFlight(): boolean {
     const state = this.#requestState;
-    return state === RequestState.body || state === RequestState.sent || state === RequestState.discard;
+    return this.#isUndecided() || state === RequestState.discard;
   }
 
   #beginExchange(headBytes: number): void {
     const exchange = this.#exchange;
-    const attributes = this.#attributes;
-    exchange.method = attributes.method;
-    exchange.path = attributes.path;
-    exchange.host = attributes.host;
+    const view = this.#view;
+    this.#ticket++;
+    exchange.method = view.method;
+    exchange.path = view.path;
+    exchange.host = view.host;
     exchange.status = 0;
     exchange.requestBytes = headBytes;
     exchange.responseBytes = 0;
-    exchange.decision = this.#decision;
+    exchange.decision = this.#answer.decision;
+    exchange.shadow = this.#answer.shadow;
     exchange.refusal = null;
     exchange.startedAt = this.#options.clock();
   }
@@ -773,6 +940,10 @@ export class Http1Session {
   #report(): void {
     this.#exchange.durationMicros = this.#options.clock() - this.#exchange.startedAt;
     this.#options.onExchange(this.#exchange);
+    if (this.#knownRequestLength !== 0 || this.#exchange.status === 101) return;
+    this.#view.clear();
+    this.#normalHead = null;
+    this.#sentHead = null;
   }
 
   #finishIfInFlight(reason: RefusalReason): void {
@@ -791,11 +962,12 @@ export class Http1Session {
 
   /** Refuses a request whose head cannot be trusted. Returns the chunk's end. */
   #refuseHead(reason: RefusalReason, chunk: Buffer, start: number): number {
-    const attributes = this.#attributes;
-    attributes.method = '';
-    attributes.path = '';
-    attributes.host = '';
-    this.#decision = NOT_DECIDED;
+    const view = this.#view;
+    view.method = '';
+    view.path = '';
+    view.host = '';
+    this.#answer = NOT_ASKED;
+    this.#basis = null;
     this.#beginExchange(chunk.length - start);
     this.#refuse(reason);
     return chunk.length;
@@ -821,18 +993,25 @@ export class Http1Session {
   }
 
   /**
-   * Answers 403. The connection goes on if the request's body is short and sure to come; it is reported when that has been dropped.
+   * Answers as the gate says, or with 403. The connection goes on if the request's body is short and sure to come; it is reported when that
+   * has been dropped.
    * @param isForwarded the request is at the server already, so that the connection cannot go on
    */
   #deny(isForwarded: boolean): void {
     const head = this.#requestHead;
     const isDrainable = head.bodyLength === 0 || (head.bodyLength > 0 && head.bodyLength <= this.#limits.drainBytes && !head.fields.expect);
-    const goesOn = head.keepAlive && isDrainable && !isForwarded && !this.#draining;
-    const answer = deniedResponse(this.#decision, this.#options.deniedByHeader, !goesOn, head.method === 'HEAD');
+    const goesOn = head.keepAlive && head.minorVersion === 1 && isDrainable && !isForwarded && !this.#draining;
+    const { decision, refusal } = this.#answer;
+    const { deniedByHeader } = this.#options;
+    const toHead = head.method === 'HEAD';
+    const answer =
+      refusal === null
+        ? deniedResponse(decision, deniedByHeader, !goesOn, toHead)
+        : gateResponse(refusal, decision, deniedByHeader, !goesOn, toHead);
     this.#sendDownstream(answer);
     const exchange = this.#exchange;
     exchange.responseBytes += answer.length;
-    exchange.status = 403;
+    exchange.status = refusal === null ? 403 : refusalStatus(refusal);
     exchange.refusal = 'policy-denied';
     if (goesOn && head.bodyLength > 0) {
       this.#requestBody.start(head.bodyLength);
@@ -840,12 +1019,17 @@ export class Http1Session {
       return;
     }
     this.#report();
-    if (!goesOn) this.#close(this.#limits.lingerMillis);
+    if (goesOn) this.#move(RequestState.head, ResponseState.idle);
+    else this.#close(this.#limits.lingerMillis);
   }
 
   #expired(): void {
     if (this.#requestState === RequestState.linger) {
       this.#cut(new Http1Error('WEFT_HTTP1_CLOSE_TIMEOUT', 'the peer did not close the connection in time'));
+    } else if (this.#requestState === RequestState.authorising) {
+      this.#ticket++;
+      this.#refuse('authorisation-timeout');
+      this.#settle();
     } else if (this.#requestState === RequestState.head && !this.#partialRequest.empty) {
       this.#refuseHead('head-timeout', this.#partialRequest.view(), 0);
       this.#settle();

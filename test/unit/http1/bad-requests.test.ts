@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { settle } from '../../kit/stream-recorder.ts';
 import { BAD_REQUESTS, GOOD_REQUESTS } from './bad-requests.ts';
-import { policyOf, startSession } from './session-fixture.ts';
+import { gateOf, startSession } from './session-fixture.ts';
 
-const ALLOW_ALL = policyOf(() => false);
+const ALLOW_ALL = gateOf(() => false);
 
 describe('refused, closed and never forwarded', () => {
   for (const { name, text, refusal, status } of BAD_REQUESTS) {
     test(name, async () => {
-      const { client, server, exchanges, closes } = startSession({ policy: ALLOW_ALL });
+      const { client, server, exchanges, closes } = startSession({ gate: ALLOW_ALL });
       server.onChange = () => {
         if (server.ended) server.stream.end();
       };
@@ -35,7 +35,7 @@ describe('the same refusal when the bytes come one by one', () => {
   for (const { name, text, refusal } of BAD_REQUESTS) {
     if (text.length > 2000) continue;
     test(name, async () => {
-      const { client, server, exchanges } = startSession({ policy: ALLOW_ALL, downstream: { chunkSize: 1 } });
+      const { client, server, exchanges } = startSession({ gate: ALLOW_ALL, downstream: { chunkSize: 1 } });
       client.send(text);
       await settle();
       assert.deepEqual(
@@ -51,7 +51,7 @@ describe('the same refusal when the bytes come one by one', () => {
 
 test('a refused request after good ones does not disturb their answers', async () => {
   for (const { text, status } of BAD_REQUESTS) {
-    const { client, server, exchanges } = startSession({ policy: ALLOW_ALL });
+    const { client, server, exchanges } = startSession({ gate: ALLOW_ALL });
     const [first, second] = ['GET /1 HTTP/1.1\r\nHost: shop\r\n\r\n', 'GET /2 HTTP/1.1\r\nHost: shop\r\n\r\n'];
     client.send(first + second + text);
     await settle(2);
@@ -73,7 +73,7 @@ describe('forwarded as they came, however the bytes are split', () => {
     test(JSON.stringify(text.slice(0, 40)), async () => {
       const expected = text.replace(/http:\/\/shop\/?/i, '/');
       for (let split = 0; split < text.length; split++) {
-        const { client, server, exchanges } = startSession({ policy: ALLOW_ALL });
+        const { client, server, exchanges } = startSession({ gate: ALLOW_ALL });
         client.send(text.slice(0, split));
         await settle(1);
         client.send(text.slice(split));

@@ -1,6 +1,8 @@
-import type { ConnectionPolicy, Decision, RequestAttributes } from '../../../src/model/policy.ts';
+import type { Decision } from '../../../src/model/policy.ts';
+import type { GateAnswer, RequestGate, RequestHead } from '../../../src/model/request-gate.ts';
 import { CoarseTimers } from '../../../proxy/coarse-timer.ts';
 import { DEFAULT_HTTP1_LIMITS, type Http1Limits } from '../../../proxy/http1/limits.ts';
+import type { PathNormalisation } from '../../../proxy/http1/normalise-path.ts';
 import { type HttpExchange, Http1Session } from '../../../proxy/http1/session.ts';
 import { memoryStreamPair, type MemoryStreamOptions } from '../../kit/memory-stream.ts';
 import { StreamRecorder } from '../../kit/stream-recorder.ts';
@@ -8,13 +10,20 @@ import { StreamRecorder } from '../../kit/stream-recorder.ts';
 export const ALLOWED: Decision = { verdict: 'allow', policy: 'shop/allow-get', rule: 0, reason: 'matched an ALLOW rule' };
 export const DENIED: Decision = { verdict: 'deny', policy: 'shop/no-delete', rule: 1, reason: 'matched a DENY rule' };
 
-/** A policy that refuses what `isDenied` says. */
-export function policyOf(isDenied: (request: RequestAttributes) => boolean): ConnectionPolicy {
-  return { scope: 'request', tcp: ALLOWED, request: (request) => (isDenied(request) ? DENIED : ALLOWED) };
+/** A gate's answer, an allowing one if nothing else is said. */
+export function answer(parts: Partial<GateAnswer> = {}): GateAnswer {
+  return { decision: ALLOWED, refusal: null, change: null, shadow: [], ...parts };
+}
+
+/** A gate that refuses what `isDenied` says, and answers the same as long as it is the same. */
+export function gateOf(isDenied: (request: RequestHead) => boolean): RequestGate {
+  const basis = {};
+  const [allowed, denied] = [answer(), answer({ decision: DENIED })];
+  return { ask: (request) => (isDenied(request) ? denied : allowed), basis: () => basis };
 }
 
 /** Refuses the method DELETE and paths under /forbidden. */
-export const TEST_POLICY: ConnectionPolicy = policyOf(({ method, path }) => method === 'DELETE' || path.startsWith('/forbidden'));
+export const TEST_GATE: RequestGate = gateOf(({ method, path }) => method === 'DELETE' || path.startsWith('/forbidden'));
 
 export interface SessionFixture {
   readonly client: StreamRecorder;
@@ -22,11 +31,13 @@ export interface SessionFixture {
   readonly session: Http1Session;
   readonly exchanges: HttpExchange[];
   readonly closes: (Error | null)[];
-  policy: ConnectionPolicy;
+  gate: RequestGate;
+  normalisation: PathNormalisation;
 }
 
 export interface SessionFixtureOptions {
-  readonly policy?: ConnectionPolicy;
+  readonly gate?: RequestGate;
+  readonly normalisation?: PathNormalisation;
   readonly limits?: Partial<Http1Limits>;
   readonly downstream?: MemoryStreamOptions;
   readonly upstream?: MemoryStreamOptions;
@@ -48,7 +59,8 @@ export function startSession(options: SessionFixtureOptions = {}): SessionFixtur
   const session = new Http1Session({
     downstream,
     upstream: options.withoutUpstream === true ? null : upstream,
-    policy: () => fixture.policy,
+    gate: () => fixture.gate,
+    normalisation: () => fixture.normalisation,
     onExchange: (exchange) => exchanges.push({ ...exchange }),
     onClose: (error) => closes.push(error),
     limits: { ...DEFAULT_HTTP1_LIMITS, ...options.limits },
@@ -62,7 +74,8 @@ export function startSession(options: SessionFixtureOptions = {}): SessionFixtur
     session,
     exchanges,
     closes,
-    policy: options.policy ?? TEST_POLICY,
+    gate: options.gate ?? TEST_GATE,
+    normalisation: options.normalisation ?? 'base',
   };
   if (options.resumed === true) {
     downstream.resume();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { settle } from '../../kit/stream-recorder.ts';
-import { ALLOWED, get, ok, policyOf, startSession } from './session-fixture.ts';
+import { get, ok, gateOf, startSession } from './session-fixture.ts';
 
 describe('pipelining', () => {
   test('requests sent ahead reach the server one at a time, and denials among them keep their place', async () => {
@@ -192,7 +192,7 @@ describe('paths', () => {
   test('what policy saw is what the server gets', async () => {
     const seen: string[] = [];
     const { client, server, exchanges } = startSession({
-      policy: policyOf(({ path }) => {
+      gate: gateOf(({ path }) => {
         seen.push(path);
         return path === '/admin';
       }),
@@ -614,10 +614,15 @@ describe('upgrade', () => {
     assert.ok(client.text().endsWith('data'));
   });
 
-  for (const [name, sent] of [
-    ['without Connection: upgrade', 'GET / HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\n\r\n'],
-    ['in HTTP/1.0', 'GET / HTTP/1.0\r\nConnection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n'],
-    ['before the body is whole', 'POST / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhel'],
+  const early = 'POST / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhel';
+  for (const [name, sent, received] of [
+    ['without Connection: upgrade', 'GET / HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\n\r\n', get('/')],
+    [
+      'in HTTP/1.0',
+      'GET / HTTP/1.0\r\nConnection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n',
+      'GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n',
+    ],
+    ['before the body is whole', early, early],
   ] as const) {
     test(`a 101 to an upgrade ${name} is refused`, async () => {
       const { client, server } = startSession();
@@ -628,7 +633,7 @@ describe('upgrade', () => {
       assert.match(client.text(), /^HTTP\/1\.1 502 /);
       client.send(get('/forbidden'));
       await settle();
-      assert.equal(server.text(), sent);
+      assert.equal(server.text(), received);
     });
   }
 
@@ -662,7 +667,7 @@ describe('upgrade', () => {
     fixture.session.recheck();
     await settle();
     assert.equal(fixture.client.closed, false);
-    fixture.policy = policyOf(({ path }) => path === '/chat');
+    fixture.gate = gateOf(({ path }) => path === '/chat');
     fixture.session.recheck();
     await settle();
     assert.equal(fixture.client.closed && fixture.server.closed, true);
@@ -679,7 +684,7 @@ describe('policy', () => {
       await settle();
       if (answered) server.send('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf');
       await settle();
-      fixture.policy = policyOf(() => true);
+      fixture.gate = gateOf(() => true);
       fixture.session.recheck();
       await settle();
       assert.notEqual(server.error, null);
@@ -694,10 +699,8 @@ describe('policy', () => {
 
   test('a policy that throws denies', async () => {
     const { client, server } = startSession({
-      policy: {
-        scope: 'request',
-        tcp: ALLOWED,
-        request: () => {
+      gate: {
+        ask: () => {
           throw new Error('broken');
         },
       },
@@ -718,8 +721,8 @@ describe('policy', () => {
   test('policy gets the method as sent, the path without query and the host in lower case with its port', async () => {
     const seen: unknown[] = [];
     const { client } = startSession({
-      policy: policyOf((request) => {
-        seen.push({ ...request });
+      gate: gateOf((request) => {
+        seen.push({ method: request.method, path: request.path, host: request.host });
         return true;
       }),
     });

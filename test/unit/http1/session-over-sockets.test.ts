@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { DEFAULT_HTTP1_LIMITS } from '../../../proxy/http1/limits.ts';
 import { Http1Session } from '../../../proxy/http1/session.ts';
 import { SocketByteStream } from '../../../proxy/socket-stream.ts';
-import { TEST_POLICY } from './session-fixture.ts';
+import { TEST_GATE } from './session-fixture.ts';
 
 function digest(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
@@ -42,7 +42,8 @@ async function startProxy(): Promise<{
     new Http1Session({
       downstream: new SocketByteStream(socket),
       upstream: new SocketByteStream(connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true })),
-      policy: () => TEST_POLICY,
+      gate: () => TEST_GATE,
+      normalisation: () => 'base',
       onExchange: () => counts.exchanges++,
       onClose: () => counts.closes++,
       limits: DEFAULT_HTTP1_LIMITS,

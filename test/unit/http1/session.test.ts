@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { settle } from '../../kit/stream-recorder.ts';
-import { get, ok, policyOf, startSession } from './session-fixture.ts';
+import { get, ok, gateOf, startSession } from './session-fixture.ts';
 
 test('a request and its response pass byte for byte and are reported', async () => {
   const { client, server, exchanges } = startSession();
@@ -26,6 +26,7 @@ test('a request and its response pass byte for byte and are reported', async () 
       startedAt: 10,
       durationMicros: 10,
       decision: 'shop/allow-get',
+      shadow: [],
       refusal: null,
     },
   );
@@ -105,7 +106,7 @@ test('a policy that was swapped decides the next request, also for a head that i
   await settle();
   server.send(ok(''));
   await settle();
-  fixture.policy = policyOf(() => true);
+  fixture.gate = gateOf(() => true);
   client.send(get('/x'));
   await settle();
   assert.equal(server.text(), get('/x'));
