@@ -204,7 +204,13 @@ describe('a workload in the snapshot', () => {
       front: ['shop/web', 'shop/both', 'shop/all', 'istio-system/mesh', 'istio-system/mesh-web'],
       db: ['shop/all', 'istio-system/mesh'],
     });
-    assert.deepEqual(snapshot.policies[2], { name: 'shop/all', action: 'DENY', rules: [{ from: [], to: [] }] });
+    assert.deepEqual(snapshot.policies[2], {
+      name: 'shop/all',
+      action: 'DENY',
+      rules: [{ from: [], to: [], when: [] }],
+      provider: null,
+      dryRun: false,
+    });
   });
 
   it('is warned of when policies select it and its mode is off', () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { ConfigProblem } from '../../../src/config/config-problem.ts';
 import { parseResources } from '../../../src/config/parse-resources.ts';
-import type { Resource } from '../../../src/model/resources.ts';
+import type { PolicyRule, Resource } from '../../../src/model/resources.ts';
 
 /** The resources of a text that must be in order. */
 export function parsed(text: string): Resource[] {
@@ -26,6 +26,17 @@ export function refused(text: string): ConfigProblem[] {
   return problems;
 }
 
+/** The problems of a policy with refused rules, none of which costs more than its rule, and its rules as they are in force. */
+export function ruleProblems(text: string): { problems: ConfigProblem[]; rules: readonly PolicyRule[] } {
+  const { resources, problems } = parseResources(text, 'test.yaml');
+  assert.notEqual(problems.length, 0, 'there must be a problem');
+  assert.ok(problems.every(({ consequence }) => consequence !== undefined));
+  const [policy, ...rest] = resources;
+  assert.deepEqual(rest, []);
+  assert.equal(policy?.kind, 'AuthorizationPolicy');
+  return { problems, rules: policy?.kind === 'AuthorizationPolicy' ? policy.spec.rules : [] };
+}
+
 /** Problems as `line:column CODE field`, the part that tools rely on. */
 export function places(problems: readonly ConfigProblem[]): string[] {
   return problems.map(({ line, column, code, field }) => `${line}:${column} ${code.replace('WEFT_CONFIG_', '')} ${field}`.trimEnd());
@@ -39,6 +50,15 @@ export function policy(spec: string): string {
 export function peerAuthentication(name: string, namespace: string, spec: string, created?: string): string {
   const time = created === undefined ? '' : `, creationTimestamp: "${created}"`;
   return `---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: ${name}, namespace: ${namespace}${time}}\nspec: ${spec}\n`;
+}
+
+/** A resource of `security.istio.io/v1` in namespace `shop`. */
+export function requestAuthentication(spec: string): string {
+  return `apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: shop}\nspec: ${spec}\n`;
+}
+
+export function meshConfig(spec: string, name = 'mesh', namespace = 'istio-system'): string {
+  return `---\napiVersion: weft.dev/v1\nkind: MeshConfig\nmetadata: {name: ${name}, namespace: ${namespace}}\nspec: ${spec}\n`;
 }
 
 export function namespace(name: string, mode?: string): string {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { MAX_DOCUMENT_LENGTH, MAX_FILE_BYTES, MAX_PROBLEMS_PER_FILE } from '../../../src/config/limits.ts';
 import { parseResources } from '../../../src/config/parse-resources.ts';
-import { cpuMilliseconds, one, parsed, places, policy, refused } from './fixtures.ts';
+import { cpuMilliseconds, one, parsed, places, policy, refused, ruleProblems } from './fixtures.ts';
 
 const NAMESPACE = 'apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n';
 
@@ -127,7 +127,9 @@ describe('YAML that is refused', () => {
     assert.equal(problems.length, MAX_PROBLEMS_PER_FILE + 1);
     assert.match(problems.at(-1)?.message ?? '', /^4899 more problems/);
     const entries = Array.from({ length: 90_000 }, () => '1').join(',');
-    cheaply(() => assert.equal(refused(policy(`{rules: [{to: [{operation: {methods: [${entries}]}}]}]}`)).length, 1));
+    cheaply(() => assert.equal(ruleProblems(policy(`{rules: [{to: [{operation: {methods: [${entries}]}}]}]}`)).problems.length, 1));
+    const rules = Array.from({ length: 513 }, () => '1').join(',');
+    assert.deepEqual(places(refused(policy(`{rules: [${rules}]}`))).slice(0, 1), ['4:8 INVALID_VALUE spec.rules']);
   });
 
   it('is not UTF-8', () => {
@@ -157,11 +159,11 @@ describe('YAML that is read', () => {
       'AuthorizationPolicy',
       policy('{rules: [{from: [{source: &shop {namespaces: [shop]}}]}, {from: [{source: *shop}]}]}'),
     );
-    assert.deepEqual(spec.rules[1], { from: [{ namespaces: ['shop'] }], to: [] });
+    assert.deepEqual(spec.rules[1], { from: [{ namespaces: ['shop'] }], to: [], when: [] });
   });
 
   it('points at the anchored text for a problem behind an alias', () => {
-    const problems = refused(policy('\n  rules:\n  - from: [{source: &a {namespace: [x]}}]\n  - from: [{source: *a}]'));
+    const { problems } = ruleProblems(policy('\n  rules:\n  - from: [{source: &a {namespace: [x]}}]\n  - from: [{source: *a}]'));
     assert.deepEqual(places(problems), [
       '6:25 UNKNOWN_FIELD spec.rules[0].from[0].source.namespace',
       '6:25 UNKNOWN_FIELD spec.rules[1].from[0].source.namespace',
