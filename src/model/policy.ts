@@ -20,6 +20,8 @@ export interface ConnectionAttributes {
   readonly destinationAddress: string;
   /** The workload's own port. */
   readonly destinationPort: number;
+  /** Server name of a TLS ClientHello that is passed through; null when it has none or is no TLS; absent before anybody looked. */
+  readonly serverName?: string | null;
 }
 
 /** A verified JWT. */
