@@ -69,9 +69,10 @@ export class ConfigFiles {
     for (const name of names) {
       const file = this.#files.get(name) as FileState;
       const resources = chosen.get(name) ?? null;
-      if (resources !== null && resources === file.candidate) file.goodIsClean = file.clean;
+      const isNew = resources !== null && resources === file.candidate;
+      if (isNew) file.goodIsClean = file.clean;
       // What a problem says of the text is not true of an older one that stays in force.
-      problems.push(...(resources === file.candidate ? file.problems : file.problems.map(withoutConsequence)));
+      problems.push(...(isNew ? file.problems : file.problems.map(withoutConsequence)));
       const clash = clashes.get(name);
       if (clash !== undefined) problems.push(clash);
       file.good = resources;

@@ -1,21 +1,39 @@
-import { isIP } from 'node:net';
+import { BlockList, isIP } from 'node:net';
 import { canonicalIp } from './ip-address.ts';
 
-/** Host names under which clouds serve instance credentials. */
-const METADATA_NAMES: ReadonlySet<string> = new Set([
+/** Host names under which clouds serve instance credentials, and that of the node itself. */
+const REFUSED_NAMES: ReadonlySet<string> = new Set([
   'metadata.google.internal',
   'metadata.goog',
   'metadata',
   'instance-data',
   'instance-data.ec2.internal',
+  'localhost',
 ]);
-/** The same by address where it is not link-local: AWS over IPv6, Alibaba, Oracle, Azure's wire server. */
-const METADATA_ADDRESSES: ReadonlySet<string> = new Set(['fd00:ec2::254', '100.100.100.200', '192.0.0.192', '168.63.129.16']);
+
+/** Addresses that no keys come from. Private networks are fine. */
+const REFUSED_ADDRESSES: readonly (readonly [why: string, blocks: BlockList])[] = [
+  ['leads to the node itself', blockList('127.0.0.0/8', '0.0.0.0/8', '::1/128', '::/128')],
+  ['leads to a link-local address, where machines keep their credentials', blockList('169.254.0.0/16', 'fe80::/10')],
+  // AWS over IPv6, Alibaba, Oracle, Azure's wire server: not link-local.
+  ['leads to the metadata of the machine', blockList('fd00:ec2::254/128', '100.100.100.200/32', '192.0.0.192/32', '168.63.129.16/32')],
+  ['leads to an address of no host', blockList('224.0.0.0/3', 'ff00::/8')],
+  ['hides an IPv4 address in an IPv6 one', blockList('::/96', '64:ff9b::/96', '64:ff9b:1::/48', '2002::/16')],
+];
+
+function blockList(...blocks: string[]): BlockList {
+  const list = new BlockList();
+  for (const block of blocks) {
+    const [address = '', prefix = ''] = block.split('/');
+    list.addSubnet(address, Number(prefix), address.includes(':') ? 'ipv6' : 'ipv4');
+  }
+  return list;
+}
 
 /**
  * Why keys are not fetched from this place, as the end of a sentence about the URL; null when they may be. A node's agent fetches them, so a URL that leads to
  * the credentials of the machine would be read with the node's rights (GHSA-fgw5-hp8f-xfhc). A name can still resolve to such an
- * address: who connects checks `refusedAddress` again.
+ * address: who connects must check the address again.
  */
 export function refusedJwksUri(text: string): string | null {
   let url: URL;
@@ -33,27 +51,13 @@ export function refusedJwksUri(text: string): string | null {
   // The URL parser has turned 0xa9fea9fe, 2852039166 and other spellings into dotted form.
   const host = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname.replace(/\.$/, '');
   if (isIP(host) !== 0) return refusedAddress(host);
-  return METADATA_NAMES.has(host) ? 'leads to the metadata of the machine' : null;
+  return REFUSED_NAMES.has(host) || host.endsWith('.localhost') ? 'leads to the node itself or to its metadata' : null;
 }
 
-/** The same for an address that a connection is about to go to. */
-export function refusedAddress(text: string): string | null {
-  const address = embeddedIpv4(canonicalIp(text) ?? text);
-  if (address.startsWith('169.254.') || /^fe[89ab][0-9a-f]:/.test(address))
-    return 'leads to a link-local address, where machines keep their credentials';
-  if (METADATA_ADDRESSES.has(address)) return 'leads to the metadata of the machine';
-  if (/^(0\.|22[4-9]\.|23\d\.|24\d\.|25[0-5]\.|ff[0-9a-f]{2}:)/.test(address) || address === '::') return 'leads to an address of no host';
-  return null;
-}
-
-/** The IPv4 address inside of a NAT64 or IPv4-compatible one: both can lead to it. */
-function embeddedIpv4(address: string): string {
-  const match = /^(?:64:ff9b::|::)(?:(\d+\.\d+\.\d+\.\d+)|([0-9a-f]{1,4}):([0-9a-f]{1,4}))$/.exec(address);
-  if (match === null) return address;
-  const [, dotted, high, low] = match;
-  if (dotted !== undefined) return dotted;
-  const [a, b] = [Number.parseInt(high ?? '', 16), Number.parseInt(low ?? '', 16)];
-  return `${a >> 8}.${a & 255}.${b >> 8}.${b & 255}`;
+function refusedAddress(text: string): string | null {
+  const address = canonicalIp(text) ?? text;
+  const family = address.includes(':') ? 'ipv6' : 'ipv4';
+  return REFUSED_ADDRESSES.find(([, blocks]) => blocks.check(address, family))?.[0] ?? null;
 }
 
 /** Members of a JWK that only private and symmetric keys have (RFC 7518 section 6). */

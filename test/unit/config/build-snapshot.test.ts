@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { buildSnapshot, WorkloadIds } from '../../../src/config/build-snapshot.ts';
 import type { BuiltSnapshot, SnapshotOptions } from '../../../src/config/build-snapshot.ts';
+import { DEFAULT_MESH_SETTINGS } from '../../../src/model/resources.ts';
 import type { WorkloadEntry } from '../../../src/model/snapshot.ts';
-import { namespace, parsed, peerAuthentication, policy, service, workload } from './fixtures.ts';
+import { meshConfig, namespace, parsed, peerAuthentication, policy, service, workload } from './fixtures.ts';
 
 function build(text: string, options: Partial<SnapshotOptions> = {}): BuiltSnapshot {
   return buildSnapshot(parsed(text), {
@@ -27,6 +28,8 @@ function modeOf(...texts: string[]): string {
 const other = (name: string, mode: string, created?: string) => peerAuthentication(name, 'shop', `{mtls: {mode: ${mode}}}`, created);
 const named = (name: string, where: string, spec: string) =>
   `---\n${policy(spec).replace('name: p, namespace: shop', `name: ${name}, namespace: ${where}`)}`;
+const authentication = (name: string, where: string, selector: string): string =>
+  `---\napiVersion: weft.dev/v1\nkind: RequestAuthentication\nmetadata: {name: ${name}, namespace: ${where}}\nspec: {${selector}jwtRules: [{issuer: ${name}, jwksUri: "https://keys.example"}]}\n`;
 const app = workload('w', { labels: '{app: web}' });
 const inMesh = (spec: string) => peerAuthentication('mesh', 'istio-system', spec);
 const inShop = (spec: string, created?: string) => peerAuthentication('all', 'shop', spec, created);
@@ -241,6 +244,27 @@ describe('a workload in the snapshot', () => {
     );
   });
 
+  it('has the RequestAuthentications of its namespace and of the root namespace that select it', () => {
+    const text =
+      authentication('mesh', 'istio-system', '') +
+      authentication('web', 'shop', 'selector: {matchLabels: {app: web}}, ') +
+      authentication('other', 'bank', '') +
+      namespace('shop', 'strict') +
+      app +
+      workload('db', { labels: '{app: db}' });
+    const { snapshot, warnings } = build(text);
+    assert.deepEqual(warnings, []);
+    assert.deepEqual(
+      snapshot.workloads.map(({ name, authentications }) => [name, authentications.map((index) => snapshot.authentications[index]?.name)]),
+      [
+        ['w', ['istio-system/mesh', 'shop/web']],
+        ['db', ['istio-system/mesh']],
+      ],
+    );
+    assert.equal(snapshot.authentications[1]?.rules[0]?.issuer, 'web');
+    assert.match(build(text.replace('strict', 'off')).warnings[0]?.message ?? '', /^not enforced for 2 of its workloads/);
+  });
+
   it('can be sent to a worker thread', () => {
     const { snapshot } = build(
       app +
@@ -250,6 +274,38 @@ describe('a workload in the snapshot', () => {
         `---\n${policy('{rules: [{}]}')}`,
     );
     assert.deepEqual(structuredClone(snapshot), snapshot);
+  });
+});
+
+describe('the settings of the snapshot', () => {
+  it('are those of the MeshConfig in the root namespace, else defaults that trust nobody', () => {
+    assert.deepEqual(build(app).snapshot.settings, DEFAULT_MESH_SETTINGS);
+    const { snapshot, warnings } = build(meshConfig('{numTrustedProxies: 1, trustDomainAliases: [old.example]}'));
+    assert.deepEqual([snapshot.settings.trustedForwardedHops, snapshot.settings.trustDomainAliases], [1, ['old.example']]);
+    assert.deepEqual(warnings, []);
+    const elsewhere = build(meshConfig('{numTrustedProxies: 1}', 'mesh', 'shop'));
+    assert.deepEqual(elsewhere.snapshot.settings, DEFAULT_MESH_SETTINGS);
+    assert.match(elsewhere.warnings[0]?.message ?? '', /counts for nothing outside of the root namespace istio-system/);
+    assert.equal(
+      build(meshConfig('{numTrustedProxies: 1}', 'mesh', 'weft'), { rootNamespace: 'weft' }).snapshot.settings.trustedForwardedHops,
+      1,
+    );
+  });
+
+  it('come with a warning where a policy asks a provider that they do not have', () => {
+    const custom = `---\n${policy('{action: CUSTOM, provider: {name: authz}, rules: [{}]}')}`;
+    const { snapshot, warnings } = build(custom);
+    assert.equal(snapshot.policies[0]?.provider, 'authz');
+    assert.match(warnings[0]?.message ?? '', /"authz", which the MeshConfig does not have: what it matches is denied/);
+    assert.deepEqual(
+      build(custom + meshConfig('{extensionProviders: [{name: authz, envoyExtAuthzGrpc: {service: a, port: 1}}]}')).warnings,
+      [],
+    );
+  });
+
+  it('leave a dry-run policy marked as one', () => {
+    const text = policy('{mode: audit, rules: [{}]}').replace('security.istio.io', 'weft.dev');
+    assert.equal(build(text).snapshot.policies[0]?.dryRun, true);
   });
 });
 

@@ -20,6 +20,29 @@ function codes(files: ConfigFiles): string[] {
   return files.state.problems.map(({ file, code }) => `${file} ${code}`);
 }
 
+const NAMESPACE = 'apiVersion: v1\nkind: Namespace\nmetadata: {name: x}';
+/** A DENY policy `p`. */
+const deny = (rules: string) =>
+  `apiVersion: weft.dev/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {action: DENY, rules: [${rules}]}`;
+const GOOD = '{to: [{operation: {methods: [GET]}}]}';
+const BAD = '{to: [{operation: {method: [GET]}}]}';
+
+/** Puts these documents in force as file `a`. */
+function put(files: ConfigFiles, ...documents: string[]): void {
+  files.parsed('a', parseResources(documents.join('\n---\n'), 'a'));
+  files.settle([]);
+}
+
+/** The methods of each rule in force. */
+function rules(files: ConfigFiles): string[] {
+  const { resources } = files.state;
+  return resources.flatMap((resource) =>
+    resource.kind === 'AuthorizationPolicy' ? resource.spec.rules.map(({ to }) => to[0]?.methods?.join() ?? 'everything') : [],
+  );
+}
+
+const consequences = (files: ConfigFiles): (string | undefined)[] => files.state.problems.map(({ consequence }) => consequence);
+
 describe('the last good state', () => {
   it('of a broken file stays in force as a whole', () => {
     const files = new ConfigFiles();
@@ -65,6 +88,45 @@ describe('the last good state', () => {
     const before = files.state.resources;
     assert.equal(files.settle([]), false);
     assert.equal(files.state.resources, before);
+  });
+});
+
+describe('a file whose only problems are single rules', () => {
+  it('is in force with what fails closed in their place, where there is no good state', () => {
+    const files = new ConfigFiles();
+    put(files, NAMESPACE, deny(`${GOOD}, ${BAD}`));
+    assert.equal(names(files), 'xp');
+    assert.deepEqual(rules(files), ['GET', 'everything']);
+    assert.deepEqual(consequences(files), ['the rule denies everything']);
+    // The next such text replaces it; one that is broken does not; a good one does.
+    put(files, deny(`${BAD}, ${GOOD}`));
+    assert.deepEqual(rules(files), ['everything', 'GET']);
+    put(files, deny('{to: [{operation: {methods: [PUT]}}]}'), 'kind: Broken');
+    assert.deepEqual(rules(files), ['everything', 'GET']);
+    assert.deepEqual(codes(files), ['a WEFT_CONFIG_MISSING_FIELD']);
+    put(files, deny(GOOD));
+    assert.deepEqual([rules(files), codes(files)], [['GET'], []]);
+  });
+
+  it('does not replace a good state', () => {
+    const files = new ConfigFiles();
+    put(files, deny(GOOD));
+    put(files, deny(`${GOOD}, ${BAD}`));
+    assert.deepEqual(rules(files), ['GET']);
+    assert.deepEqual(codes(files), ['a WEFT_CONFIG_UNKNOWN_FIELD']);
+    assert.deepEqual(consequences(files), [undefined]);
+    put(files, deny(`${BAD}, ${BAD}`));
+    assert.deepEqual(rules(files), ['GET']);
+    files.removed('a');
+    put(files, deny(BAD));
+    assert.deepEqual(rules(files), ['everything']);
+  });
+
+  it('is not in force when something else in it is wrong', () => {
+    const files = new ConfigFiles();
+    put(files, deny(BAD), 'kind: Broken');
+    assert.equal(names(files), '');
+    assert.deepEqual(consequences(files), [undefined, undefined]);
   });
 });
 

@@ -25,6 +25,13 @@ describe('formatProblem', () => {
     );
   });
 
+  it('says what is in force until then', () => {
+    assert.match(
+      formatProblem({ ...problem, consequence: 'the rule denies everything' }),
+      /\(use one of ALLOW, DENY; until then the rule denies everything\)$/,
+    );
+  });
+
   it('shows the source line with a mark under the place', () => {
     const [, line, mark] = formatProblem(problem, 'spec:\r\n\taction: ALOW\r\n').split('\n');
     assert.equal(line, ' 2 |  action: ALOW');
