@@ -35,7 +35,7 @@ export class FieldSection {
   hasHopFields = false;
   /** Fields that Connection names beyond the usual, in lower case; null: none. They are for this hop only too. */
   connectionNames: string[] | null = null;
-  /** A name begins with `x-forwarded-` or `x-weft-`, letter case and `_` for `-` aside. */
+  /** A name begins with `x-forwarded-` or `x-weft-`, in any letter case. Written with `_` it is refused. */
   hasTrustFields = false;
 
   reset(): void {
@@ -86,6 +86,7 @@ for (const name of [HOST, EXPECT, UPGRADE, CONNECTION, CONTENT_LENGTH, TRANSFER_
 /** How many unusual names Connection may have: each is looked for among all fields. */
 const MAX_CONNECTION_NAMES = 16;
 const LETTER_X = 0x78;
+const UNDERSCORE = 0x5f;
 const DASH = 0x2d;
 const COMMA = 0x2c;
 const MAX_CONTENT_LENGTH_DIGITS = 16;
@@ -127,9 +128,10 @@ export function parseFieldSection(bytes: Buffer, start: number, end: number, sec
       const refusal = recognise(bytes, nameStart, length, rawValueStart, at, section);
       if (refusal !== null) return refuse(section, refusal);
     }
-    if (((bytes[nameStart] as number) | 0x20) === LETTER_X) {
-      section.hasTrustFields ||=
-        startsFolded(bytes, nameStart, nameEnd, FORWARDED_PREFIX) || startsFolded(bytes, nameStart, nameEnd, WEFT_PREFIX);
+    if (((bytes[nameStart] as number) | 0x20) === LETTER_X && isTrustName(bytes, nameStart, nameEnd)) {
+      // To a CGI-like application X_Forwarded_For is X-Forwarded-For, which is not the client's to say.
+      if (bytes.subarray(nameStart, nameEnd).includes(UNDERSCORE)) return refuse(section, 'ambiguous-field-name');
+      section.hasTrustFields = true;
     }
     at += 2;
   }
@@ -192,6 +194,10 @@ function recognise(
       if (PROXY_FIELDS.some((name) => name.length === nameLength && equalsFolded(bytes, nameStart, name))) section.hasHopFields = true;
   }
   return null;
+}
+
+function isTrustName(bytes: Buffer, start: number, end: number): boolean {
+  return startsFolded(bytes, start, end, FORWARDED_PREFIX) || startsFolded(bytes, start, end, WEFT_PREFIX);
 }
 
 /** True when the bytes of [start, end) begin with `expected`, folded as for `equalsFolded`. */

@@ -10,7 +10,6 @@ const CODEC_FIELDS: ReadonlySet<string> = new Set([
   'host',
   'http2-settings',
   'keep-alive',
-  'max-forwards',
   'proxy-authenticate',
   'proxy-authentication-info',
   'proxy-authorization',

@@ -24,21 +24,27 @@ const TEXT = 'content-type: text/plain\r\n';
 /** Statuses whose answers have no body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5). */
 const BODILESS: ReadonlySet<number> = new Set([204, 205, 304]);
 
-/** @param fields whole lines, one code unit per byte */
-function response(status: number, fields: string, body: Buffer, close: boolean, toHead: boolean): Buffer {
+/**
+ * @param fields whole lines, one code unit per byte
+ * @param body sent as UTF-8
+ */
+function response(status: number, fields: string, body: string, close: boolean, toHead: boolean): Buffer {
   const isBodiless = BODILESS.has(status);
+  const bodyBytes = Buffer.byteLength(body);
   // 204 and 304 end with their head whatever else is said; a length of 205 is 0.
-  const length = isBodiless ? (status === 205 ? 'content-length: 0\r\n' : '') : `content-length: ${body.length}\r\n`;
+  const length = isBodiless ? (status === 205 ? 'content-length: 0\r\n' : '') : `content-length: ${bodyBytes}\r\n`;
   const line = `HTTP/1.1 ${status} ${REASON_PHRASE[status] ?? 'Refused'}\r\n`;
-  const head = Buffer.from(`${line}${fields}${length}${close ? 'connection: close\r\n' : ''}\r\n`, 'latin1');
-  return toHead || isBodiless || body.length === 0 ? head : Buffer.concat([head, body]);
+  const head = `${line}${fields}${length}${close ? 'connection: close\r\n' : ''}\r\n`;
+  if (toHead || isBodiless) return Buffer.from(head, 'latin1');
+  if (bodyBytes === body.length) return Buffer.from(head + body, 'latin1');
+  return Buffer.concat([Buffer.from(head, 'latin1'), Buffer.from(body)]);
 }
 
 /** The whole answer to a request that was refused for anything but policy. It ends the connection. */
 export function refusalResponse(reason: RefusalReason, toHead: boolean): Buffer {
   const status = REFUSAL_STATUS[reason];
   const fields = status === 405 ? 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n' : '';
-  return response(status, `${TEXT}${fields}`, Buffer.from(`weft: ${reason}\n`, 'latin1'), true, toHead);
+  return response(status, `${TEXT}${fields}`, `weft: ${reason}\n`, true, toHead);
 }
 
 /** What names the refusal where no policy did: nothing allowed the request. */
@@ -51,7 +57,7 @@ const DENIED_BY = 'x-weft-denied-by';
 export function deniedResponse(decision: Decision, withHeader: boolean, close: boolean, toHead: boolean): Buffer {
   const policy = decision.policy === null ? null : printable(decision.policy);
   const by = policy === null ? '' : ` by policy ${policy}`;
-  const body = Buffer.from(`weft: request denied${by} (${printable(decision.reason)})\n`, 'latin1');
+  const body = `weft: request denied${by} (${printable(decision.reason)})\n`;
   return response(403, `${TEXT}${deniedByField(decision, withHeader)}`, body, close, toHead);
 }
 
@@ -69,9 +75,9 @@ export function refusalStatus(refusal: Refusal): number {
  * connection, and those that are not valid, are left out.
  */
 export function gateResponse(refusal: Refusal, decision: Decision, withHeader: boolean, close: boolean, toHead: boolean): Buffer {
-  const body = Buffer.from(refusal.body, 'utf8');
+  const { body } = refusal;
   let fields = '';
-  let hasType = body.length === 0;
+  let hasType = body === '';
   for (const [written, value] of refusal.headers) {
     const name = written.toLowerCase();
     if (!isFreeFieldName(name) || !isFieldValue(value) || name === DENIED_BY) continue;

@@ -8,6 +8,13 @@ export function foldedName(bytes: Buffer, start: number, end: number): string {
   return name;
 }
 
+/** One bit for each length of a name, by its lowest five bits: most fields have no length that is looked for. */
+function lengthsOf(names: ReadonlySet<string>): number {
+  let lengths = 0;
+  for (const name of names) lengths |= 1 << (name.length & 31);
+  return lengths;
+}
+
 /**
  * A copy of a head that was parsed before, with another first line and other fields. What is kept is kept byte for byte, in order.
  * @param firstLine with its line end
@@ -27,11 +34,12 @@ export function rewriteHead(
   const emptyLine = end - 2;
   let text = firstLine;
   let keptFrom = fieldsStart;
-  let at = dropped === null ? emptyLine : fieldsStart;
+  let at = dropped === null || dropped.size === 0 ? emptyLine : fieldsStart;
+  const lengths = dropped === null ? 0 : lengthsOf(dropped);
   while (at < emptyLine) {
     const nameEnd = bytes.indexOf(COLON, at);
     const next = bytes.indexOf(LF, nameEnd) + 1;
-    if (dropped?.has(foldedName(bytes, at, nameEnd))) {
+    if ((lengths & (1 << ((nameEnd - at) & 31))) !== 0 && dropped?.has(foldedName(bytes, at, nameEnd))) {
       text += bytes.latin1Slice(keptFrom, at);
       keptFrom = next;
     }

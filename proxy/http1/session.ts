@@ -1,7 +1,7 @@
 import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.ts';
-import type { Decision, ShadowDecision } from '../../src/model/policy.ts';
 import type { GateAnswer, HeaderChange, RequestGate } from '../../src/model/request-gate.ts';
 import { type CoarseTimer, type CoarseTimers, sharedCoarseTimers } from '../coarse-timer.ts';
+import { type HttpExchange, NOT_DECIDED } from '../http-exchange.ts';
 import { BodyFraming, MALFORMED } from './body-framing.ts';
 import { INCOMPLETE, REFUSED } from './field-section.ts';
 import { HeadBuffer } from './head-buffer.ts';
@@ -15,31 +15,6 @@ import { CHUNKED_BODY, parseRequestHead, RequestHead } from './request-head.ts';
 import { RequestView } from './request-view.ts';
 import { rewriteForNextHop, rewriteHead } from './rewrite-head.ts';
 import { parseResponseHead, ResponseHead, responseBodyLength } from './response-head.ts';
-
-/** One request and what became of it. The session has one such object and fills it again: copy what is kept after the callback. */
-export interface HttpExchange {
-  /** '' when the head could not be read. */
-  readonly method: string;
-  /** Normalised, without query; '' when the head could not be read. */
-  readonly path: string;
-  /** Lower-cased Host. */
-  readonly host: string;
-  /** What the client was answered, by the upstream or by us; 0 when the exchange was cut. */
-  readonly status: number;
-  /** Head and body bytes received from the client for this request. */
-  readonly requestBytes: number;
-  /** Bytes sent to the client in answer, interim responses included. */
-  readonly responseBytes: number;
-  /** `clock()` when the head was complete (for a refused head: when it was refused). */
-  readonly startedAt: number;
-  readonly durationMicros: number;
-  /** For requests that never came to policy: a denial without a policy that says so. */
-  readonly decision: Decision;
-  /** What dry-run and AUDIT policies would have done. */
-  readonly shadow: readonly ShadowDecision[];
-  /** Why the upstream's own answer did not reach the client whole; null when it did. */
-  readonly refusal: RefusalReason | null;
-}
 
 /** What a session is given. It owns both streams from construction until `onClose`. */
 export interface Http1SessionOptions {
@@ -124,13 +99,13 @@ for (const [request, response] of [
 }
 
 function denial(reason: string): GateAnswer {
-  return { decision: { verdict: 'deny', policy: null, rule: null, reason }, refusal: null, change: null, shadow: [] };
+  return { decision: { ...NOT_DECIDED, reason }, refusal: null, change: null, shadow: [] };
 }
 
-const NOT_ASKED = denial('refused before policy');
+const NOT_ASKED = denial(NOT_DECIDED.reason);
 const NOT_ANSWERED = denial('the policy has not answered');
 // Whatever goes wrong, the answer is no.
-const GATE_FAILED = denial('policy evaluation failed');
+const GATE_FAILED = denial('the policy could not be evaluated');
 const CHANGE_FAILED = denial('the headers that the policy sets are not valid');
 
 const NO_BYTES = Buffer.alloc(0);
@@ -207,6 +182,7 @@ export class Http1Session {
     decision: NOT_ASKED.decision,
     shadow: NOT_ASKED.shadow,
     refusal: null as RefusalReason | null,
+    detail: null,
   };
   /** The final response's head was (at least in part) sent to the client. */
   #answered = false;

@@ -3,7 +3,8 @@ import type { GateAnswer, RequestGate, RequestHead } from '../../../src/model/re
 import { CoarseTimers } from '../../../proxy/coarse-timer.ts';
 import { DEFAULT_HTTP1_LIMITS, type Http1Limits } from '../../../proxy/http1/limits.ts';
 import type { PathNormalisation } from '../../../proxy/http1/normalise-path.ts';
-import { type HttpExchange, Http1Session } from '../../../proxy/http1/session.ts';
+import type { HttpExchange } from '../../../proxy/http-exchange.ts';
+import { Http1Session } from '../../../proxy/http1/session.ts';
 import { memoryStreamPair, type MemoryStreamOptions } from '../../kit/memory-stream.ts';
 import { StreamRecorder } from '../../kit/stream-recorder.ts';
 

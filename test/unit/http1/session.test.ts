@@ -28,6 +28,7 @@ test('a request and its response pass byte for byte and are reported', async () 
       decision: 'shop/allow-get',
       shadow: [],
       refusal: null,
+      detail: null,
     },
   );
 });
