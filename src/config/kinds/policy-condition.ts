@@ -30,6 +30,8 @@ const KEYS: ReadonlyMap<string, ReadValue> = new Map([
 
 const HEADER = /^request\.headers\[([^[\]]+)\]$/;
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+/** What a request has that is no header, and Envoy shows as one. */
+const PSEUDO_HEADERS: ReadonlySet<string> = new Set([':method', ':authority']);
 const CLAIMS = /^request\.auth\.claims((?:\[[^[\]]+\])+)$/;
 const MAX_CLAIM_DEPTH = 16;
 
@@ -51,15 +53,16 @@ function readKey(draft: Draft, key: string, at: FieldPath): { key: string; readV
   const known = KEYS.get(key);
   if (known !== undefined) return { key, readValue: known };
   const header = HEADER.exec(key)?.[1];
-  if (header?.startsWith(':') === true) {
+  if (header?.startsWith(':') === true && !PSEUDO_HEADERS.has(header.toLowerCase())) {
     draft.fail(
       at,
-      `${quote(key)} is not a header`,
-      'use hosts, methods or paths of an operation: they are compared as the application gets them',
+      `${quote(header)} is not a header`,
+      'use paths of an operation: they are compared as the application gets them',
       'WEFT_CONFIG_UNSUPPORTED',
     );
   } else if (header !== undefined) {
-    if (!TOKEN.test(header)) draft.fail(at, `${quote(header)} is not the name of a header`, 'write it as request.headers[x-version]');
+    if (!TOKEN.test(header.replace(/^:/, '')))
+      draft.fail(at, `${quote(header)} is not the name of a header`, 'write it as request.headers[x-version]');
   } else if (key.startsWith('request.headers')) {
     draft.fail(at, `${quote(key)} names no header`, 'write it as request.headers[x-version]');
   } else if (key.startsWith('experimental.envoy.filters.')) {

@@ -82,14 +82,13 @@ const CONDITION: JsonSchema = {
   },
 };
 
-/** Unlike elsewhere a value may be empty: a header can be. */
 function conditionValues(description: string): JsonSchema {
   return {
     description,
     type: 'array',
     minItems: 1,
     maxItems: MAX_VALUES,
-    items: { type: ['string', 'integer'], maxLength: MAX_VALUE_LENGTH },
+    items: { type: ['string', 'integer'], minLength: 1, maxLength: MAX_VALUE_LENGTH },
   };
 }
 

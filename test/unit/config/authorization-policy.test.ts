@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import fc from 'fast-check';
 import { ALWAYS_MATCHES, NEVER_MATCHES } from '../../../src/config/kinds/authorization-policy.ts';
 import { parseResources } from '../../../src/config/parse-resources.ts';
 import { one, places, policy, refused, ruleProblems } from './fixtures.ts';
@@ -119,7 +120,7 @@ describe('a condition', () => {
   it('may have any key of Istio', () => {
     assert.deepEqual(
       conditionsOf(`
-        {key: "request.headers[X-Version]", values: [v1, ""], notValues: ["v2*"]},
+        {key: "request.headers[X-Version]", values: [v1], notValues: ["v2*"]}, {key: "request.headers[:authority]", values: [a.example]},
         {key: source.ip, values: [10.0.0.5/8]}, {key: remote.ip, notValues: ["FD00::1"]}, {key: destination.ip, values: [1.2.3.4]},
         {key: source.namespace, values: [a]}, {key: source.serviceAccount, values: [web, bank/x]}, {key: source.trustDomain, values: [example.org]},
         {key: source.principal, values: ["*/sa/web"]},
@@ -127,7 +128,8 @@ describe('a condition', () => {
         {key: "request.auth.claims[https://example.org/roles][admin]", values: [x]}, {key: "request.auth.claims[iss]", values: ["*.example.org"]},
         {key: destination.port, values: ["8080", 9090]}, {key: connection.sni, values: ["*.example.org"]}`),
       [
-        { key: 'request.headers[x-version]', values: ['v1', ''], notValues: ['v2*'] },
+        { key: 'request.headers[x-version]', values: ['v1'], notValues: ['v2*'] },
+        { key: 'request.headers[:authority]', values: ['a.example'] },
         { key: 'source.ip', values: ['10.0.0.0/8'] },
         { key: 'remote.ip', notValues: ['fd00::1/128'] },
         { key: 'destination.ip', values: ['1.2.3.4/32'] },
@@ -159,6 +161,7 @@ describe('a condition', () => {
     ['{key: "request.headers[]", values: [a]}', 'INVALID_VALUE spec.rules[0].when[0].key'],
     ['{key: "request.headers[a][b]", values: [a]}', 'INVALID_VALUE spec.rules[0].when[0].key'],
     ['{key: "request.headers[a b]", values: [a]}', 'INVALID_VALUE spec.rules[0].when[0].key'],
+    ['{key: "request.headers[a]", values: [""]}', 'INVALID_VALUE spec.rules[0].when[0].values[0]'],
     ['{key: "request.headers[:path]", values: [a]}', 'UNSUPPORTED spec.rules[0].when[0].key'],
     ['{key: request.auth.claims, values: [a]}', 'INVALID_VALUE spec.rules[0].when[0].key'],
     ['{key: "request.auth.claims[a", values: [a]}', 'INVALID_VALUE spec.rules[0].when[0].key'],
@@ -286,6 +289,51 @@ describe('a rule that cannot be read', () => {
     const allowed =
       '{from: [{source: {ipBlocks: [10.0.0.0/8], notRemoteIpBlocks: [10.0.0.0/8]}}], when: [{key: "request.headers[a]", values: [b]}]}';
     assert.equal(specOf(custom(allowed)).rules.length, 1);
+  });
+
+  it('never becomes less of a DENY, whatever is written in it', () => {
+    const condition = fc.record(
+      {
+        key: fc.constantFrom('source.ip', 'request.headers[a]', 'request.headers[', 'x'),
+        values: fc.json(),
+        notValues: fc.constant(['a']),
+      },
+      { requiredKeys: ['key'] },
+    );
+    const field = fc.oneof(
+      fc.constantFrom(['a'], ['*'], ['/{*}'], ['/{*'], [], ['10.0.0.1'], [''], 1, null),
+      fc.jsonValue({ maxDepth: 2 }),
+    );
+    const part = (inner: string, ...fields: string[]) =>
+      fc.array(fc.dictionary(fc.constant(inner), fc.dictionary(fc.constantFrom(...fields, 'x'), field, { maxKeys: 3 }), { maxKeys: 1 }), {
+        maxLength: 2,
+      });
+    const rule = fc.oneof(
+      fc.jsonValue({ maxDepth: 3 }),
+      fc.record(
+        {
+          from: part('source', 'principals', 'notIpBlocks'),
+          to: part('operation', 'paths', 'ports'),
+          when: fc.array(condition, { maxLength: 2 }),
+        },
+        { requiredKeys: [] },
+      ),
+    );
+    const property = fc.property(fc.array(rule, { minLength: 1, maxLength: 4 }), (rules) => {
+      const { resources, problems } = parseResources(policy(JSON.stringify({ action: 'DENY', rules })), 'test.yaml');
+      const [resource] = resources;
+      if (resource?.kind !== 'AuthorizationPolicy') return assert.ok(problems.some(({ consequence }) => consequence === undefined));
+      assert.equal(resource.spec.rules.length, rules.length);
+      for (const [index, inForce] of resource.spec.rules.entries()) {
+        const isRefused = problems.some((problem) => problem.field.startsWith(`spec.rules[${index}]`));
+        const written = rules[index] as Record<string, unknown>;
+        if (isRefused) assert.equal(inForce, ALWAYS_MATCHES);
+        else
+          for (const list of ['from', 'to', 'when'] as const)
+            assert.equal(inForce[list].length, (written[list] as unknown[] | undefined)?.length ?? 0);
+      }
+    });
+    fc.assert(property, { numRuns: 300 });
   });
 
   it('does not save a policy that is refused for something else', () => {

@@ -55,11 +55,20 @@ describe('docs/examples', () => {
       ]),
       [
         ['web-1', 'strict', 'Namespace shop', [], true, 1],
-        ['catalog-1', 'strict', 'Namespace shop', [], true, 2],
+        ['catalog-1', 'strict', 'Namespace shop', [], true, 4],
         ['ledger', 'strict', 'PeerAuthentication bank/ledger', [[9100, 'permissive']], true, 1],
         ['mainframe', 'off', 'Namespace legacy', [], false, 0],
       ],
     );
+    assert.deepEqual(
+      snapshot.workloads.map(({ authentications }) => authentications.length),
+      [0, 1, 0, 0],
+    );
+    assert.deepEqual(
+      snapshot.policies.filter(({ provider, dryRun }) => provider !== null || dryRun).map(({ name }) => name),
+      ['shop/reviews-need-a-token', 'shop/ask-about-exports'],
+    );
+    assert.equal(snapshot.settings.pathNormalisation, 'MERGE_SLASHES');
     assert.deepEqual(
       snapshot.services.map(({ endpoints }) => endpoints.length),
       [1, 1],
