@@ -105,6 +105,18 @@ export class IpBlockSet {
     this.#v6 = [...v6];
   }
 
+  /** Every block as the range of addresses it holds: for classes of addresses that no block tells apart. */
+  *ranges(): IterableIterator<{ readonly family: 4 | 6; readonly first: bigint; readonly last: bigint }> {
+    for (const [family, sets] of [
+      [4, this.#v4],
+      [6, this.#v6],
+    ] as const) {
+      for (const [shift, set] of sets) {
+        for (const block of set) yield { family, first: block << shift, last: ((block + 1n) << shift) - 1n };
+      }
+    }
+  }
+
   /** True if any block holds the address. */
   has(address: IpAddress): boolean {
     const sets = address.family === 4 ? this.#v4 : this.#v6;

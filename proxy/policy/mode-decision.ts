@@ -14,7 +14,15 @@ export function modeDenied(modeSource: string): Decision {
 /** The same as the policy of a connection: nothing on it is allowed, whatever it carries. */
 export function modeDeniedPolicy(modeSource: string): ConnectionPolicy {
   const denied = modeDenied(modeSource);
-  return { scope: 'deny', tcp: denied, request: () => denied };
+  return {
+    scope: 'deny',
+    tcp: denied,
+    request: () => denied,
+    hasShadow: false,
+    shadow: () => [],
+    hasCustom: false,
+    custom: () => null,
+  };
 }
 
 /**

@@ -1,11 +1,13 @@
-import type { ConnectionAttributes } from '../../src/model/policy.ts';
+import type { RequestAttributes } from '../../src/model/policy.ts';
 import type { PolicySource } from '../../src/model/resources.ts';
-import { type IpAddress, IpBlockSet, parseIpAddress } from './ip-block.ts';
-import { PolicyError } from './policy-error.ts';
+import { AddressMatcher } from './address-matcher.ts';
+import type { ConnectionFacts } from './connection-facts.ts';
 import { checkFields, type FieldNames } from './field-names.ts';
+import { PolicyError } from './policy-error.ts';
+import type { RuleContext } from './policy-context.ts';
+import { RequestPrincipalMatcher } from './request-principal.ts';
 import { TextMatcher } from './text-matcher.ts';
-
-const SCHEME = 'spiffe://';
+import { expandPrincipals } from './trust-domain.ts';
 
 const FIELDS: FieldNames<PolicySource> = {
   principals: true,
@@ -16,49 +18,56 @@ const FIELDS: FieldNames<PolicySource> = {
   notServiceAccounts: true,
   ipBlocks: true,
   notIpBlocks: true,
+  requestPrincipals: true,
+  notRequestPrincipals: true,
+  remoteIpBlocks: true,
+  notRemoteIpBlocks: true,
 };
 
-/** The peer of a connection in the words of the matchers. A missing attribute is the empty text, which matches no value. */
-export interface PeerFacts {
-  /** The SPIFFE ID without its scheme, as principals are written. */
-  readonly principal: string;
-  readonly namespace: string;
-  /** `<namespace>/<service account>`. */
-  readonly serviceAccount: string;
-  /** Parsed when first asked for: few policies do. Null when it is no address: then no rule about addresses may decide in the peer's favour. */
-  readonly address: () => IpAddress | null;
-}
-
-/** Takes from a connection what the source matchers ask. */
-export function peerFacts(connection: ConnectionAttributes): PeerFacts {
-  const identity = connection.sourceIdentity;
-  const namespace = identity?.namespace ?? '';
-  const account = identity?.serviceAccount ?? '';
-  let address: IpAddress | null | undefined;
-  return {
-    principal: identity?.text.startsWith(SCHEME) ? identity.text.slice(SCHEME.length) : '',
-    namespace,
-    serviceAccount: namespace === '' || account === '' ? '' : `${namespace}/${account}`,
-    address: () => (address === undefined ? (address = parseIpAddress(connection.sourceAddress)) : address),
-  };
-}
-
-/** Service accounts are matched by equality alone, and always with their namespace. */
-function serviceAccountMatcher(field: string, values: readonly string[]): TextMatcher {
-  const matcher = new TextMatcher(field, values);
-  for (const value of values) {
+/**
+ * Service accounts with their namespaces: they are matched by equality alone.
+ * @throws PolicyError WEFT_POLICY_VALUE
+ */
+export function serviceAccountMatcher(field: string, values: readonly string[], namespace: string): TextMatcher {
+  const whole = values.map((value) => (typeof value !== 'string' || value === '' || value.includes('/') ? value : `${namespace}/${value}`));
+  const matcher = new TextMatcher(field, whole);
+  for (const value of whole) {
     const parts = value.split('/');
     if (value.includes('*') || parts.length !== 2 || parts[0] === '' || parts[1] === '') {
       throw new PolicyError(
         'WEFT_POLICY_VALUE',
         `${field} has a value that is not a service account: ${JSON.stringify(value.slice(0, 80))}`,
-        {
-          nextStep: 'write <namespace>/<service account>, without wildcards',
-        },
+        { nextStep: 'write <namespace>/<service account>, without wildcards' },
       );
     }
   }
   return matcher;
+}
+
+/** The part of a source that each request answers. */
+export class RequestSourceMatcher {
+  readonly #principals: RequestPrincipalMatcher | null;
+  readonly #notPrincipals: RequestPrincipalMatcher | null;
+  /** Null: no remoteIpBlocks. Where a connection is not HTTP, its peer's own address is the remote one. */
+  readonly remote: AddressMatcher | null;
+
+  constructor(principals: RequestPrincipalMatcher | null, notPrincipals: RequestPrincipalMatcher | null, remote: AddressMatcher | null) {
+    this.#principals = principals;
+    this.#notPrincipals = notPrincipals;
+    this.remote = remote;
+  }
+
+  matches(request: RequestAttributes): boolean {
+    if (this.#principals !== null && !this.#principals.matches(request.jwt)) return false;
+    if (this.#notPrincipals?.matches(request.jwt)) return false;
+    return this.remote === null || this.remote.matchesText(request.remoteAddress);
+  }
+}
+
+/** Values that a source's peer must have one of, for an index; null if it may match others. */
+export interface SourceKeys {
+  readonly field: 'principals' | 'namespaces' | 'serviceAccounts';
+  readonly values: readonly string[];
 }
 
 /** One entry of a rule's `from`: all fields must hold. */
@@ -69,31 +78,48 @@ export class SourceMatcher {
   readonly #notNamespaces: TextMatcher | null;
   readonly #serviceAccounts: TextMatcher | null;
   readonly #notServiceAccounts: TextMatcher | null;
-  readonly #ipBlocks: IpBlockSet | null;
-  readonly #notIpBlocks: IpBlockSet | null;
-  readonly #ifAddressUnknown: boolean;
+  readonly address: AddressMatcher | null;
+  /** What requests have to be asked; null: nothing. */
+  readonly request: RequestSourceMatcher | null;
+  /** True if any field asks something that only an HTTP request can answer. */
+  readonly hasHttpFields: boolean;
+  readonly keys: SourceKeys | null;
 
   /** @throws PolicyError WEFT_POLICY_FIELD, _VALUE or _ADDRESS */
-  constructor(source: PolicySource, action: 'ALLOW' | 'DENY') {
+  constructor(source: PolicySource, { domains, namespace, refuses }: RuleContext) {
     checkFields('source', source, FIELDS);
-    const text = (field: keyof PolicySource): TextMatcher | null =>
+    const text = (field: 'namespaces' | 'notNamespaces'): TextMatcher | null =>
       source[field] === undefined ? null : new TextMatcher(field, source[field]);
+    const principals = (field: 'principals' | 'notPrincipals'): TextMatcher | null =>
+      source[field] === undefined ? null : principalMatcher(field, source[field], domains);
     const accounts = (field: 'serviceAccounts' | 'notServiceAccounts'): TextMatcher | null =>
-      source[field] === undefined ? null : serviceAccountMatcher(field, source[field]);
-    const blocks = (field: 'ipBlocks' | 'notIpBlocks'): IpBlockSet | null =>
-      source[field] === undefined ? null : new IpBlockSet(field, source[field]);
-    this.#principals = text('principals');
-    this.#notPrincipals = text('notPrincipals');
+      source[field] === undefined ? null : serviceAccountMatcher(field, source[field], namespace);
+    const requestPrincipals = (field: 'requestPrincipals' | 'notRequestPrincipals'): RequestPrincipalMatcher | null =>
+      source[field] === undefined ? null : new RequestPrincipalMatcher(field, source[field]);
+    const addresses = (field: 'ipBlocks' | 'remoteIpBlocks', notField: 'notIpBlocks' | 'notRemoteIpBlocks'): AddressMatcher | null =>
+      source[field] === undefined && source[notField] === undefined
+        ? null
+        : new AddressMatcher(field, source[field], notField, source[notField], refuses);
+    this.#principals = principals('principals');
+    this.#notPrincipals = principals('notPrincipals');
     this.#namespaces = text('namespaces');
     this.#notNamespaces = text('notNamespaces');
     this.#serviceAccounts = accounts('serviceAccounts');
     this.#notServiceAccounts = accounts('notServiceAccounts');
-    this.#ipBlocks = blocks('ipBlocks');
-    this.#notIpBlocks = blocks('notIpBlocks');
-    this.#ifAddressUnknown = action === 'DENY';
+    this.address = addresses('ipBlocks', 'notIpBlocks');
+    const asked = requestPrincipals('requestPrincipals');
+    const notAsked = requestPrincipals('notRequestPrincipals');
+    const remote = addresses('remoteIpBlocks', 'notRemoteIpBlocks');
+    this.hasHttpFields = asked !== null || notAsked !== null;
+    this.request = this.hasHttpFields || remote !== null ? new RequestSourceMatcher(asked, notAsked, remote) : null;
+    this.keys =
+      exactKeys('principals', this.#principals) ??
+      exactKeys('serviceAccounts', this.#serviceAccounts) ??
+      exactKeys('namespaces', this.#namespaces);
   }
 
-  matches(peer: PeerFacts): boolean {
+  /** The part that the connection decides. */
+  matches(peer: ConnectionFacts): boolean {
     if (this.#principals !== null && !this.#principals.matches(peer.principal)) return false;
     // NOT over a missing attribute is true: a peer without identity is not one of the named.
     if (this.#notPrincipals?.matches(peer.principal)) return false;
@@ -101,10 +127,28 @@ export class SourceMatcher {
     if (this.#notNamespaces?.matches(peer.namespace)) return false;
     if (this.#serviceAccounts !== null && !this.#serviceAccounts.matches(peer.serviceAccount)) return false;
     if (this.#notServiceAccounts?.matches(peer.serviceAccount)) return false;
-    if (this.#ipBlocks === null && this.#notIpBlocks === null) return true;
-    const address = peer.address();
-    if (address === null) return this.#ifAddressUnknown;
-    if (this.#ipBlocks !== null && !this.#ipBlocks.has(address)) return false;
-    return !this.#notIpBlocks?.has(address);
+    return this.address === null || this.address.matches(peer.sourceAddress());
   }
+
+  /** The same for a connection that is not HTTP: what only a request could answer is left out. */
+  matchesTcp(peer: ConnectionFacts): boolean {
+    if (!this.matches(peer)) return false;
+    const remote = this.request === null ? null : this.request.remote;
+    return remote === null || remote.matches(peer.sourceAddress());
+  }
+}
+
+/** Principals with their trust domains' aliases. */
+export function principalMatcher(field: string, values: readonly string[], domains: RuleContext['domains']): TextMatcher {
+  // Checked as written first: the expansion needs texts.
+  const written = new TextMatcher(field, values);
+  const expanded = expandPrincipals(values, domains);
+  return expanded.length === values.length && expanded.every((value, i) => value === values[i])
+    ? written
+    : new TextMatcher(field, expanded);
+}
+
+function exactKeys(field: SourceKeys['field'], matcher: TextMatcher | null): SourceKeys | null {
+  const beginnings = matcher === null ? null : matcher.beginnings;
+  return beginnings === null || beginnings.prefixes.length > 0 ? null : { field, values: [...beginnings.exact] };
 }

@@ -1,21 +1,20 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
 import { modeDenied, modeDeniedPolicy, strictModeDecision } from '../../../proxy/policy/mode-decision.ts';
 import type { Decision } from '../../../src/model/policy.ts';
 import type { PolicyOperation, PolicyRule, PolicySource } from '../../../src/model/resources.ts';
 import type { PolicyEntry } from '../../../src/model/snapshot.ts';
-import { allow, connection, deny, plaintext, request, rule } from './fixtures.ts';
+import { allow, compile, connection, deny, plaintext, request, rule } from './fixtures.ts';
 
 const fromShop: PolicySource = { namespaces: ['shop'] };
 const get: PolicyOperation = { methods: ['GET'] };
 
 function decide(policies: readonly PolicyEntry[], asked = request()): Decision {
-  return compileWorkloadPolicy(policies).bind(connection()).request(asked);
+  return compile(policies).bind(connection()).request(asked);
 }
 
 function tcp(...policies: PolicyEntry[]): Decision {
-  return compileWorkloadPolicy(policies).bind(connection()).tcp;
+  return compile(policies).bind(connection()).tcp;
 }
 
 describe('the order of evaluation', () => {
@@ -78,7 +77,7 @@ describe('the order of evaluation', () => {
   });
 
   it('gives the same object for the same rule, so that a request costs no memory', () => {
-    const bound = compileWorkloadPolicy([allow('a/p', rule([], [get]))]).bind(connection());
+    const bound = compile([allow('a/p', rule([], [get]))]).bind(connection());
     assert.equal(bound.request(request()), bound.request(request({ path: '/other' })));
     assert.equal(bound.request(request({ method: 'PUT' })), bound.request(request({ method: 'POST' })));
     assert.ok(Object.isFrozen(bound.request(request())));
@@ -92,14 +91,14 @@ describe('emptiness', () => {
   });
 
   it('a rule without from and to matches everything, plaintext too', () => {
-    assert.equal(compileWorkloadPolicy([allow('a/all', rule())]).bind(plaintext).scope, 'allow');
-    assert.equal(compileWorkloadPolicy([deny('a/all', rule())]).bind(plaintext).scope, 'deny');
+    assert.equal(compile([allow('a/all', rule())]).bind(plaintext).scope, 'allow');
+    assert.equal(compile([deny('a/all', rule())]).bind(plaintext).scope, 'deny');
   });
 
   it('a rule without from matches any peer, and one without to any operation', () => {
-    assert.equal(compileWorkloadPolicy([allow('a/p', rule([], [{ ports: [8080] }]))]).bind(plaintext).scope, 'allow');
-    assert.equal(compileWorkloadPolicy([allow('a/p', rule([fromShop], []))]).bind(connection()).scope, 'allow');
-    assert.equal(compileWorkloadPolicy([allow('a/p', rule([fromShop], []))]).bind(plaintext).scope, 'deny');
+    assert.equal(compile([allow('a/p', rule([], [{ ports: [8080] }]))]).bind(plaintext).scope, 'allow');
+    assert.equal(compile([allow('a/p', rule([fromShop], []))]).bind(connection()).scope, 'allow');
+    assert.equal(compile([allow('a/p', rule([fromShop], []))]).bind(plaintext).scope, 'deny');
   });
 });
 
@@ -118,7 +117,7 @@ describe('what the connection decides', () => {
   ];
   for (const [what, policies, scope] of scopes) {
     it(`${what}: ${scope}`, () => {
-      const bound = compileWorkloadPolicy(policies).bind(connection());
+      const bound = compile(policies).bind(connection());
       assert.equal(bound.scope, scope);
       if (scope !== 'request') {
         assert.equal(bound.tcp.verdict, scope);
@@ -144,7 +143,7 @@ describe('a connection that is not HTTP', () => {
   }
 
   it('is not allowed by an ALLOW rule of which only one operation has HTTP fields; its requests are', () => {
-    const bound = compileWorkloadPolicy([allow('a/p', rule([], [{ ports: [8080] }, get]))]).bind(connection());
+    const bound = compile([allow('a/p', rule([], [{ ports: [8080] }, get]))]).bind(connection());
     assert.equal(bound.tcp.verdict, 'deny');
     assert.equal(bound.request(request({ method: 'PUT' })).verdict, 'allow');
     assert.equal(bound.scope, 'request');
@@ -167,38 +166,49 @@ describe('content that cannot be compiled fails closed', () => {
     ['an address block with a bad length', rule([{ ipBlocks: ['10.0.0.0/08'] }]), 'WEFT_POLICY_ADDRESS'],
     ['a mapped block wider than the mapped range', rule([{ ipBlocks: ['::ffff:0.0.0.0/95'] }]), 'WEFT_POLICY_ADDRESS'],
     ['an octal octet', rule([{ notIpBlocks: ['010.0.0.1'] }]), 'WEFT_POLICY_ADDRESS'],
-    ['a service account without its namespace', rule([{ serviceAccounts: ['web'] }]), 'WEFT_POLICY_VALUE'],
+    ['a service account with too many parts', rule([{ serviceAccounts: ['a/b/c'] }]), 'WEFT_POLICY_VALUE'],
     ['a service account with a wildcard', rule([{ serviceAccounts: ['shop/*'] }]), 'WEFT_POLICY_VALUE'],
     ['an empty list', rule([{ principals: [] }]), 'WEFT_POLICY_VALUE'],
     ['an empty value', rule([], [{ paths: ['/a', ''] }]), 'WEFT_POLICY_VALUE'],
     ['a value that is no text', rule([], [{ methods: [1 as unknown as string] }]), 'WEFT_POLICY_VALUE'],
     ['a port out of range', rule([], [{ ports: [65_536] }]), 'WEFT_POLICY_VALUE'],
-    ['a path template', rule([], [{ paths: ['/a/{*}/b'] }]), 'WEFT_POLICY_TEMPLATE'],
+    ['a template that is no whole segment', rule([], [{ paths: ['/a/x{*}/b'] }]), 'WEFT_POLICY_TEMPLATE'],
+    ['a template with an operator after {**}', rule([], [{ paths: ['/{**}/{*}'] }]), 'WEFT_POLICY_TEMPLATE'],
+    ['a template with a star', rule([], [{ notPaths: ['/{*}/*'] }]), 'WEFT_POLICY_TEMPLATE'],
+    ['a template without its slash', rule([], [{ paths: ['{*}'] }]), 'WEFT_POLICY_TEMPLATE'],
+    ['a condition of an unknown key', rule([], [], [{ key: 'request.cookie', values: ['a'] }]), 'WEFT_POLICY_CONDITION'],
+    ['a condition of an Envoy filter', rule([], [], [{ key: 'experimental.envoy.filters.a[b]', values: ['a'] }]), 'WEFT_POLICY_CONDITION'],
+    ['a condition of no header', rule([], [], [{ key: 'request.headers[]', values: ['a'] }]), 'WEFT_POLICY_CONDITION'],
+    ['a condition of a pseudo-header', rule([], [], [{ key: 'request.headers[:path]', values: ['/a'] }]), 'WEFT_POLICY_CONDITION'],
+    ['a condition of half a claim', rule([], [], [{ key: 'request.auth.claims[a', values: ['a'] }]), 'WEFT_POLICY_CONDITION'],
+    ['a condition without values', rule([], [], [{ key: 'source.ip' }]), 'WEFT_POLICY_VALUE'],
+    ['a condition on a port that is none', rule([], [], [{ key: 'destination.port', values: ['80a'] }]), 'WEFT_POLICY_VALUE'],
+    ['a condition on an address that is none', rule([], [], [{ key: 'remote.ip', notValues: ['10.0.0'] }]), 'WEFT_POLICY_ADDRESS'],
     ['an empty source', rule([{}]), 'WEFT_POLICY_FIELD'],
     ['an empty operation', rule([], [{}]), 'WEFT_POLICY_FIELD'],
-    ['a source field of a later version', rule([{ requestPrincipals: ['*'] } as PolicySource]), 'WEFT_POLICY_FIELD'],
+    ['a source field of a later version', rule([{ trustLevels: ['*'] } as PolicySource]), 'WEFT_POLICY_FIELD'],
     ['a field named like one of all objects', rule([{ constructor: ['*'] } as PolicySource]), 'WEFT_POLICY_FIELD'],
-    ['conditions', { ...rule(), when: [] }, 'WEFT_POLICY_FIELD'],
+    ['a field besides from, to and when', { ...rule(), unless: [] }, 'WEFT_POLICY_FIELD'],
     ['a rule without lists', {}, 'WEFT_POLICY_FIELD'],
     ['no rule at all', null, 'WEFT_POLICY_FIELD'],
   ];
   for (const [what, written, code] of bad) {
     it(`${what}: the ALLOW rule allows nothing, the DENY rule denies everything, ${code} says why`, () => {
       const badRule = written as PolicyRule;
-      const allowed = compileWorkloadPolicy([allow('a/p', badRule)]);
+      const allowed = compile([allow('a/p', badRule)]);
       assert.equal(allowed.bind(connection()).scope, 'deny');
       assert.match(allowed.bind(connection()).tcp.reason, /could not be compiled/);
       assert.equal(allowed.errors[0]?.code, code);
       assert.match(allowed.errors[0]?.message ?? '', /^a\/p rule 0: /);
       assert.notEqual(allowed.errors[0]?.nextStep, null);
-      const denied = compileWorkloadPolicy([allow('a/all', rule()), deny('a/p', rule([], [get]), badRule)]).bind(connection());
+      const denied = compile([allow('a/all', rule()), deny('a/p', rule([], [get]), badRule)]).bind(connection());
       assert.equal(denied.scope, 'deny');
       assert.deepEqual(denied.tcp, { verdict: 'deny', policy: 'a/p', rule: 1, reason: 'a DENY rule could not be compiled' });
     });
   }
 
   it('leaves the other rules of an ALLOW policy in force', () => {
-    const policy = compileWorkloadPolicy([allow('a/p', rule([{ ipBlocks: ['x'] }]), rule([fromShop]))]);
+    const policy = compile([allow('a/p', rule([{ ipBlocks: ['x'] }]), rule([fromShop]))]);
     assert.equal(policy.errors.length, 1);
     assert.equal(policy.bind(connection()).tcp.rule, 1);
     assert.equal(policy.bind(plaintext).scope, 'deny');
@@ -206,10 +216,10 @@ describe('content that cannot be compiled fails closed', () => {
 
   it('denies everything for an action or rules that it does not know', () => {
     for (const entry of [
-      { name: 'a/p', action: 'AUDIT', rules: [] },
+      { name: 'a/p', action: 'PERMIT', rules: [] },
       { name: 'a/p', action: 'ALLOW', rules: null },
     ]) {
-      const policy = compileWorkloadPolicy([entry as unknown as PolicyEntry, allow('a/all', rule())]);
+      const policy = compile([entry as unknown as PolicyEntry, allow('a/all', rule())]);
       assert.equal(policy.bind(connection()).scope, 'deny');
       assert.equal(policy.bind(connection()).tcp.policy, 'a/p');
       assert.equal(policy.errors[0]?.code, 'WEFT_POLICY_ACTION');
@@ -219,8 +229,8 @@ describe('content that cannot be compiled fails closed', () => {
   it('does not decide in favour of a peer whose address cannot be read', () => {
     const unreadable = connection({ sourceAddress: 'nowhere' });
     for (const source of [{ ipBlocks: ['0.0.0.0/0'] }, { notIpBlocks: ['10.0.0.0/8'] }]) {
-      assert.equal(compileWorkloadPolicy([allow('a/p', rule([source]))]).bind(unreadable).scope, 'deny');
-      assert.equal(compileWorkloadPolicy([deny('a/p', rule([source]))]).bind(unreadable).scope, 'deny');
+      assert.equal(compile([allow('a/p', rule([source]))]).bind(unreadable).scope, 'deny');
+      assert.equal(compile([deny('a/p', rule([source]))]).bind(unreadable).scope, 'deny');
     }
   });
 });

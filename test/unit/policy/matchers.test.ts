@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
 import { parseSpiffeId, workloadIdentity } from '../../../src/model/identity.ts';
 import type { ConnectionAttributes, RequestAttributes } from '../../../src/model/policy.ts';
 import type { PolicyOperation, PolicySource } from '../../../src/model/resources.ts';
-import { allow, connection, plaintext, request, rule } from './fixtures.ts';
+import { allow, compile, connection, plaintext, request, rule } from './fixtures.ts';
 
 function sourceMatches(source: PolicySource, peer: ConnectionAttributes): boolean {
   return (
-    compileWorkloadPolicy([allow('a/p', rule([source]))])
+    compile([allow('a/p', rule([source]))])
       .bind(peer)
       .request(request()).verdict === 'allow'
   );
@@ -16,7 +15,7 @@ function sourceMatches(source: PolicySource, peer: ConnectionAttributes): boolea
 
 function operationMatches(operation: PolicyOperation, asked: RequestAttributes, peer: ConnectionAttributes = connection()): boolean {
   return (
-    compileWorkloadPolicy([allow('a/p', rule([], [operation]))])
+    compile([allow('a/p', rule([], [operation]))])
       .bind(peer)
       .request(asked).verdict === 'allow'
   );
@@ -166,7 +165,7 @@ describe('an operation matches', () => {
 
   it('the right ones among very many exact, prefix and suffix values', () => {
     const paths = Array.from({ length: 3000 }, (_, i) => [`/exact/${i}`, `/prefix/${i}/*`, `*/suffix/${i}`]).flat();
-    const policy = compileWorkloadPolicy([allow('a/p', rule([], [{ paths }]))]).bind(connection());
+    const policy = compile([allow('a/p', rule([], [{ paths }]))]).bind(connection());
     const verdict = (path: string): string => policy.request(request({ path })).verdict;
     assert.equal(verdict('/exact/2999'), 'allow');
     assert.equal(verdict('/exact/3000'), 'deny');
