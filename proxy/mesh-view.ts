@@ -87,7 +87,12 @@ export class MeshView {
     let policy = this.#policies.get(workload);
     if (policy === undefined) {
       const entries = workload.policies.map((index) => this.snapshot.policies[index]).filter((entry): entry is PolicyEntry => !!entry);
-      policy = compileWorkloadPolicy(entries);
+      policy = compileWorkloadPolicy(entries, {
+        trustDomain: this.snapshot.trustDomain,
+        trustDomainAliases: this.snapshot.settings.trustDomainAliases,
+        providers: this.snapshot.settings.extensionProviders.map(({ name }) => name),
+        generation: this.snapshot.version,
+      });
       this.#policies.set(workload, policy);
     }
     return policy;
