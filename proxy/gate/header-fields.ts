@@ -6,7 +6,9 @@ const RESERVED: ReadonlySet<string> = new Set([
   'expect',
   'http2-settings',
   'keep-alive',
+  'max-forwards',
   'proxy-authenticate',
+  'proxy-authentication-info',
   'proxy-authorization',
   'proxy-connection',
   'te',
@@ -20,9 +22,9 @@ const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 const MAX_NAME_LENGTH = 256;
 
-/** True for a lower-case name that may be set or removed for somebody else's sake. */
+/** True for a lower-case name that may be set or removed for somebody else's sake. Applications that take `_` for `-` see the same name. */
 export function isChangeable(name: string): boolean {
-  return name.length <= MAX_NAME_LENGTH && NAME.test(name) && !RESERVED.has(name);
+  return name.length <= MAX_NAME_LENGTH && NAME.test(name) && !RESERVED.has(name.replaceAll('_', '-'));
 }
 
 /** True for text that is one field's value, each character being one byte. */

@@ -1,7 +1,6 @@
 import type { RequestHead } from '../../src/model/request-gate.ts';
 import { HeaderDraft } from './header-draft.ts';
 
-const FORWARDED_PREFIX = 'x-forwarded-';
 const OWN_PREFIX = 'x-weft-';
 const CLIENT_CERTIFICATE = 'x-forwarded-client-cert';
 export const FORWARDED_FOR = 'x-forwarded-for';
@@ -30,9 +29,4 @@ export function distrust(head: RequestHead, peer: string): HeaderDraft | null {
     }
   }
   return draft;
-}
-
-/** True for a lower-case name that makes RequestHead.hasTrustHeaders true: for codecs. */
-export function isTrustHeader(name: string): boolean {
-  return name.startsWith(FORWARDED_PREFIX) || name.startsWith(OWN_PREFIX);
 }
