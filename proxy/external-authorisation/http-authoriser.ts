@@ -37,7 +37,7 @@ export class HttpAuthoriser implements Disposable {
    * @throws AuthorisationError or a network error
    */
   async check(head: RequestHead, signal: AbortSignal): Promise<CheckAnswer> {
-    const response = await this.#send(head, signal);
+    const response = await this.#sendAgain(head, signal);
     const status = response.statusCode ?? 0;
     if (status >= 500) {
       response.destroy();
@@ -55,7 +55,18 @@ export class HttpAuthoriser implements Disposable {
     return { allow: false, change: null, refusal: { status: finalStatus(status), headers, body } };
   }
 
-  #send(head: RequestHead, signal: AbortSignal): Promise<IncomingMessage> {
+  /** An authoriser may close a kept connection just as it is used: what got no answer at all there is asked once more. */
+  async #sendAgain(head: RequestHead, signal: AbortSignal): Promise<IncomingMessage> {
+    const used = { before: false };
+    try {
+      return await this.#send(head, signal, used);
+    } catch (error) {
+      if (!used.before || (error as NodeJS.ErrnoException).code !== 'ECONNRESET') throw error;
+      return this.#send(head, signal, used);
+    }
+  }
+
+  #send(head: RequestHead, signal: AbortSignal, used: { before: boolean }): Promise<IncomingMessage> {
     const { pathPrefix, service, port } = this.#provider;
     const headers: Record<string, string | string[]> = { host: head.host === '' ? `${service}:${port}` : head.host, 'content-length': '0' };
     for (const name of ['authorization', ...this.#request]) {
@@ -73,7 +84,10 @@ export class HttpAuthoriser implements Disposable {
         maxHeaderSize: MAX_HEADER_BYTES,
       });
       request.on('response', resolve);
-      request.on('error', reject);
+      request.on('error', (error) => {
+        used.before = request.reusedSocket;
+        reject(error);
+      });
       // An authoriser has no business with these.
       request.on('upgrade', (_response, socket) => socket.destroy());
       request.end();

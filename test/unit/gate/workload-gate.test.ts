@@ -118,19 +118,19 @@ function hops(trustedForwardedHops: number): MeshSettings {
   return { ...DEFAULT_MESH_SETTINGS, trustedForwardedHops };
 }
 
-describe('header trust', () => {
-  async function remoteAddress(trusted: number, values: readonly string[]): Promise<string> {
-    let seen = '';
-    const asking = policy({
-      decide: (attributes) => {
-        seen = attributes.remoteAddress;
-        return ALLOWED;
-      },
-    });
-    await gate({ policy: () => asking, settings: hops(trusted) }).ask(head(values.map((value) => ['x-forwarded-for', value])));
-    return seen;
-  }
+async function remoteAddress(trusted: number, values: readonly string[]): Promise<string> {
+  let seen = '';
+  const asking = policy({
+    decide: (attributes) => {
+      seen = attributes.remoteAddress;
+      return ALLOWED;
+    },
+  });
+  await gate({ policy: () => asking, settings: hops(trusted) }).ask(head(values.map((value) => ['x-forwarded-for', value])));
+  return seen;
+}
 
+describe('header trust', () => {
   it('does not believe X-Forwarded-For unless hops are trusted', async () => {
     assert.equal(await remoteAddress(0, ['192.0.2.1']), '10.1.2.3');
     assert.equal(await remoteAddress(1, ['192.0.2.1']), '192.0.2.1');
