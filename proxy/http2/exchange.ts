@@ -4,6 +4,7 @@ import type { GateAnswer, HeaderChange, RequestHead as GateRequestHead } from '.
 import { GATE_FAILED, plainAnswer } from '../gate/gate-answers.ts';
 import { type HttpExchange, NOT_DECIDED } from '../http-exchange.ts';
 import { IS_METHOD } from '../http1/bytes.ts';
+import { headerChangeProblem } from '../http1/header-change.ts';
 import { normalisePath, type PathNormalisation } from '../http1/normalise-path.ts';
 import type { Http2Connection } from './connection.ts';
 import { ErrorCode, Http2Error } from './errors.ts';
@@ -12,7 +13,7 @@ import type { HeaderList } from './hpack.ts';
 import { deniedAnswer, type LocalAnswer, refusalAnswer } from './local-answer.ts';
 import { fieldValue, type RequestHead, type ResponseHead } from './message.ts';
 import { HTTP2_REFUSAL_STATUS, type Http2RefusalReason } from './refusal.ts';
-import { forwardedFields, forwardedTrailers, isAuthority, isSendableChange, readRequestFields } from './request-fields.ts';
+import { forwardedFields, forwardedTrailers, isAuthority, readRequestFields } from './request-fields.ts';
 import { StreamState } from './stream-state.ts';
 import type { Http2Stream } from './stream.ts';
 
@@ -24,6 +25,8 @@ export interface ExchangeOwner {
   clock(): number;
   /** The gate's answer. A gate that throws has its answer too: no. */
   ask(exchange: Http2Exchange): GateAnswer | Promise<GateAnswer>;
+  /** The gate answers later: there is something to be given up some day. */
+  awaits(): void;
   /** The exchange may go on: `exchange.open` follows when the upstream takes another stream, or a refusal. */
   forward(exchange: Http2Exchange): void;
   /** The exchange is over. */
@@ -59,6 +62,7 @@ const NEXT: readonly (readonly ExchangeState[])[] = [
 ];
 
 const NO_SHADOW: readonly ShadowDecision[] = Object.freeze([]);
+const CHANGE_FAILED: Decision = { verdict: 'deny', policy: null, rule: null, reason: 'the headers that the policy sets are not valid' };
 const QUESTION_MARK = 0x3f;
 const MAX_METHOD_BYTES = 32;
 
@@ -126,6 +130,8 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
   #responseEnded = false;
   /** Grows with every question to the gate: only the last one's answer counts. */
   #question = 0;
+  /** When the question that is open was asked. */
+  #askedAt = 0;
 
   constructor(owner: ExchangeOwner, down: Http2Stream, fields: HeaderList, endsWithHead: boolean) {
     this.#owner = owner;
@@ -182,6 +188,7 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
   #headRefusal(head: RequestHead, authority: string, isAmbiguous: boolean, pathAt: number): Http2RefusalReason | null {
     const { method } = head;
     if (method === 'CONNECT') return 'connect-refused';
+    if (method === 'TRACE') return 'trace-refused';
     if (method.length > MAX_METHOD_BYTES) return 'bad-method';
     for (let i = 0; i < method.length; i++) if (IS_METHOD[method.charCodeAt(i)] !== 1) return 'bad-method';
     if (head.scheme === 'https') this.scheme = 'https';
@@ -208,6 +215,8 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
     const answer = this.#owner.ask(this);
     if (!(answer instanceof Promise)) this.#decided(answer);
     else {
+      this.#askedAt = this.#owner.clock();
+      this.#owner.awaits();
       void answer.then(
         (late) => this.#late(question, late),
         () => this.#late(question, plainAnswer(GATE_FAILED)),
@@ -228,8 +237,9 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
     }
     // Asked again, and still allowed.
     if (this.state >= forwarded) return;
-    if (answer.change !== null && !isSendableChange(answer.change)) {
-      this.refuse('bad-header-change', null);
+    if (answer.change !== null && headerChangeProblem(answer.change) !== null) {
+      this.decision = CHANGE_FAILED;
+      this.#deny(plainAnswer(CHANGE_FAILED));
       return;
     }
     this.#change = answer.change;
@@ -254,6 +264,18 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
     };
     up.resume();
     down.resume();
+  }
+
+  /**
+   * Gives up a question that was asked before `limit` (by `clock`).
+   * @returns true while the gate's first answer is awaited
+   */
+  expire(limit: number): boolean {
+    if (this.state !== asking) return false;
+    if (this.#askedAt > limit) return true;
+    this.#question++;
+    this.refuse('authorisation-timeout', null);
+    return false;
   }
 
   /** Asks again, since the policy changed. */

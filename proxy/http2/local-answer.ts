@@ -1,7 +1,9 @@
 import type { Decision } from '../../src/model/policy.ts';
 import type { Refusal } from '../../src/model/request-gate.ts';
+import { isFieldValue, isFreeFieldName } from '../http1/header-change.ts';
+import { refusalStatus } from '../http1/local-response.ts';
 import { encodeGrpcMessage, grpcAnswerType, grpcStatusOf } from './grpc.ts';
-import { checkTrailers } from './message.ts';
+import { withoutOuterSpace } from './message.ts';
 import { HTTP2_REFUSAL_STATUS, type Http2RefusalReason } from './refusal.ts';
 
 /** An answer that Weft gives in the application's place. */
@@ -21,6 +23,8 @@ const NO_BODY = Buffer.alloc(0);
 const NO_POLICY = 'no-policy-allows';
 const DENIED_BY = 'x-weft-denied-by';
 const DENIED_STATUS = 403;
+/** They end with their head whatever else is said. */
+const BODILESS: ReadonlySet<number> = new Set([204, 205, 304]);
 
 /** Names come from validated resources; this makes sure that none breaks a field value. */
 function printable(text: string): string {
@@ -39,8 +43,10 @@ function answer(status: number, text: string, grpcType: string | null, extra: re
     fields.push(...extra);
     return { status: 200, grpcStatus, fields, body: NO_BODY };
   }
-  const body = Buffer.from(text, 'utf8');
-  const fields = [':status', String(status), 'content-length', String(body.length)];
+  const isBodiless = BODILESS.has(status);
+  const body = isBodiless ? NO_BODY : Buffer.from(text, 'utf8');
+  const fields = [':status', String(status)];
+  if (!isBodiless) fields.push('content-length', String(body.length));
   if (body.length > 0 && !extra.includes('content-type')) fields.push('content-type', 'text/plain');
   fields.push(...extra);
   return { status, grpcStatus: null, fields, body };
@@ -48,16 +54,18 @@ function answer(status: number, text: string, grpcType: string | null, extra: re
 
 /** The answer to a request that was refused for anything but policy. */
 export function refusalAnswer(reason: Http2RefusalReason, detail: string | null, grpcType: string | null): LocalAnswer {
-  const extra = reason === 'connect-refused' ? ['allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE'] : [];
+  const extra = HTTP2_REFUSAL_STATUS[reason] === 405 ? ['allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'] : [];
   return answer(HTTP2_REFUSAL_STATUS[reason], `weft: ${reason}${detail === null ? '' : ` (${printable(detail)})`}\n`, grpcType, extra);
 }
 
 /** The fields of a gate's refusal that may go out: those that cannot, and those that are ours to set, are left out. */
 function refusalFields(refusal: Refusal, isGrpc: boolean): string[] {
   const fields: string[] = [];
-  for (const [name, value] of refusal.headers) {
-    if (checkTrailers([name, value]) !== null || (isGrpc && (name === 'content-type' || name.startsWith('grpc-')))) continue;
-    fields.push(name, value);
+  for (const [written, text] of refusal.headers) {
+    const name = written.toLowerCase();
+    if (!isFreeFieldName(name) || !isFieldValue(text) || name === DENIED_BY) continue;
+    if (isGrpc && (name === 'content-type' || name.startsWith('grpc-'))) continue;
+    fields.push(name, withoutOuterSpace(text));
   }
   return fields;
 }
@@ -71,10 +79,9 @@ export function deniedAnswer(decision: Decision, refusal: Refusal | null, grpcTy
   const by = policy === null ? '' : ` by policy ${policy}`;
   const words = `weft: request denied${by} (${printable(decision.reason)})\n`;
   const extra = refusal === null ? [] : refusalFields(refusal, grpcType !== null);
-  if (withHeader && !extra.includes(DENIED_BY)) extra.push(DENIED_BY, policy ?? NO_POLICY);
+  if (withHeader) extra.push(DENIED_BY, policy ?? NO_POLICY);
   if (refusal === null) return answer(DENIED_STATUS, words, grpcType, extra);
-  const isFinal = Number.isInteger(refusal.status) && refusal.status >= 200 && refusal.status <= 599;
   // A gRPC client sees no body: without one the message would name nothing.
   const text = grpcType !== null && refusal.body === '' ? words : refusal.body;
-  return answer(isFinal ? refusal.status : DENIED_STATUS, text, grpcType, extra);
+  return answer(refusalStatus(refusal), text, grpcType, extra);
 }

@@ -49,6 +49,15 @@ export function isFieldValue(value: string): boolean {
   return first !== 0x20 && first !== 0x09 && last !== 0x20 && last !== 0x09;
 }
 
+/** A value that HTTP/1.1 takes, as HTTP/2 wants it: no white space around it. */
+export function withoutOuterSpace(value: string): string {
+  let start = 0;
+  let end = value.length;
+  while (start < end && (value.charCodeAt(start) === 0x20 || value.charCodeAt(start) === 0x09)) start++;
+  while (end > start && (value.charCodeAt(end - 1) === 0x20 || value.charCodeAt(end - 1) === 0x09)) end--;
+  return end - start === value.length ? value : value.slice(start, end);
+}
+
 /** True for a field name that may go on the wire: a lower-case token. */
 export function isFieldName(name: string): boolean {
   return onlyOf(name, NAME_CHARACTER);

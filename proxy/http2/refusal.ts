@@ -9,6 +9,7 @@ export const HTTP2_REFUSAL_STATUS = {
   'malformed-message': 0,
   'head-too-large': 431,
   'connect-refused': 405,
+  'trace-refused': 405,
   'bad-method': 400,
   'bad-scheme': 400,
   'missing-host': 400,
@@ -21,8 +22,7 @@ export const HTTP2_REFUSAL_STATUS = {
   // The gate.
   'policy-denied': 403,
   'policy-changed': 0,
-  /** The gate asked for a header that cannot be sent. */
-  'bad-header-change': 500,
+  'authorisation-timeout': 503,
   // The upstream's conduct.
   'no-upstream': 503,
   'upstream-closed': 503,

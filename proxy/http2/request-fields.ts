@@ -1,7 +1,7 @@
 import type { HeaderChange } from '../../src/model/request-gate.ts';
 import { IS_HOST } from '../http1/bytes.ts';
 import type { HeaderList } from './hpack.ts';
-import { checkTrailers } from './message.ts';
+import { withoutOuterSpace } from './message.ts';
 
 /** What one pass over a request's fields tells. Filled again for each request. */
 export interface RequestFieldFacts {
@@ -33,8 +33,13 @@ const facts: RequestFieldFacts = {
 
 const LETTER_X = 0x78;
 const HOP_PREFIX = 'proxy-';
-/** RFC 9110 section 11.7: credentials for a proxy, and what comes of them. */
-const HOP_FIELDS: ReadonlySet<string> = new Set(['proxy-authenticate', 'proxy-authorization', 'proxy-authentication-info']);
+/** RFC 9110 section 11.7: credentials for a proxy, and what comes of them. The fields of RFC 9113 section 8.2.2 were refused before. */
+const HOP_FIELDS: ReadonlySet<string> = new Set([
+  'http2-settings',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-authentication-info',
+]);
 const FRAMING_FIELDS: ReadonlySet<string> = new Set(['content-length', 'transfer-encoding']);
 
 /** The result is good until the next call. */
@@ -57,7 +62,7 @@ export function readRequestFields(fields: HeaderList): RequestFieldFacts {
     } else if (name === 'host') facts.host = value;
     else if (name.includes('_')) readUnusual(name.replaceAll('_', '-'));
     else if (name.charCodeAt(0) === LETTER_X) readTrust(name);
-    else if (name.startsWith(HOP_PREFIX) && HOP_FIELDS.has(name)) facts.hasHopFields = true;
+    else if ((name.startsWith(HOP_PREFIX) || name === 'http2-settings') && HOP_FIELDS.has(name)) facts.hasHopFields = true;
   }
   return facts;
 }
@@ -112,10 +117,16 @@ function isPort(text: string, colon: number): boolean {
   return port <= 65_535;
 }
 
-/** True if every field of a change may be sent, and none of them frames or routes the message. */
-export function isSendableChange(change: HeaderChange): boolean {
-  for (const [name, value] of change.set) if (checkTrailers([name, value]) !== null) return false;
-  return true;
+/** Removal is by the reading of sloppy servers too, to which `x_forwarded_for` is x-forwarded-for. */
+function isRemoved(name: string, change: HeaderChange): boolean {
+  const { remove } = change;
+  if (remove.length === 0) return false;
+  const folded = name.includes('_') ? name.replaceAll('_', '-') : name;
+  for (let i = 0; i < remove.length; i++) {
+    const removed = remove[i] as string;
+    if (removed === name || removed === folded || (removed.includes('_') && removed.replaceAll('_', '-') === folded)) return true;
+  }
+  return false;
 }
 
 /**
@@ -129,12 +140,11 @@ export function forwardedFields(fields: HeaderList, change: HeaderChange | null,
     const name = fields[i] as string;
     if (name.charCodeAt(0) !== 0x3a) {
       if (hasHopFields && HOP_FIELDS.has(name)) continue;
-      // content-length stays whatever a change says: the body does.
-      if (change !== null && name !== 'content-length' && change.remove.includes(name)) continue;
+      if (change !== null && isRemoved(name, change)) continue;
     }
     forwarded.push(name, fields[i + 1] as string);
   }
-  if (change !== null) for (const [name, value] of change.set) forwarded.push(name, value);
+  if (change !== null) for (const [name, value] of change.set) forwarded.push(name, withoutOuterSpace(value));
   return forwarded;
 }
 
@@ -143,7 +153,7 @@ export function forwardedTrailers(fields: HeaderList, change: HeaderChange | nul
   if (change === null || change.remove.length === 0) return fields;
   const forwarded: HeaderList = [];
   for (let i = 0; i + 1 < fields.length; i += 2) {
-    if (!change.remove.includes(fields[i] as string)) forwarded.push(fields[i] as string, fields[i + 1] as string);
+    if (!isRemoved(fields[i] as string, change)) forwarded.push(fields[i] as string, fields[i + 1] as string);
   }
   return forwarded;
 }

@@ -14,6 +14,8 @@ export interface Http2SessionLimits {
   readonly fields: number;
   /** `:path` in bytes. Past it: 414. */
   readonly targetBytes: number;
+  /** How long the gate may take to answer for a request, in milliseconds. Past it: 503. A last resort: authorisers have their own deadlines. */
+  readonly authorisationMillis: number;
   /** How long the upstream may take to show that it speaks HTTP/2, in milliseconds. */
   readonly upstreamReadyMillis: number;
   /** How long the streams of a connection that is going away may go on, in milliseconds. */
@@ -33,6 +35,7 @@ export const DEFAULT_HTTP2_SESSION_LIMITS: Http2SessionLimits = {
   headBytes: 32_768,
   fields: 128,
   targetBytes: 8192,
+  authorisationMillis: 60_000,
   upstreamReadyMillis: 10_000,
   drainMillis: 3_600_000,
   resetBurst: 400,

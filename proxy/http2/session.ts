@@ -1,5 +1,6 @@
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { GateAnswer, RequestGate } from '../../src/model/request-gate.ts';
+import { type CoarseTimer, type CoarseTimers, sharedCoarseTimers } from '../coarse-timer.ts';
 import { GATE_FAILED, plainAnswer } from '../gate/gate-answers.ts';
 import { type HttpExchange, NOT_DECIDED } from '../http-exchange.ts';
 import type { PathNormalisation } from '../http1/normalise-path.ts';
@@ -18,8 +19,10 @@ export interface Http2SessionOptions {
   readonly downstream: ByteStream;
   /** The application's end; may still be connecting. null: nothing can be forwarded, so every request that is allowed is refused too. */
   readonly upstream: ByteStream | null;
-  /** Asked for every request, and again for the open ones at `recheck`. */
-  readonly gate: RequestGate;
+  /** The gate in force. Read and asked for every request, and again for the open ones at `recheck`. */
+  readonly gate: () => RequestGate;
+  /** How far paths are normalised. Read for every request. */
+  readonly normalisation: () => PathNormalisation;
   /** Called once for each request, when it is over. The object is the session's: copy what is kept. */
   readonly onExchange: (exchange: HttpExchange) => void;
   /** A message of the client was malformed and its stream was reset, or the connection ended for it. For counters; the words are for logs. */
@@ -29,10 +32,10 @@ export interface Http2SessionOptions {
   readonly limits: Http2SessionLimits;
   /** Name the policy in `x-weft-denied-by`. */
   readonly deniedByHeader: boolean;
-  /** How far paths are normalised before they are matched and forwarded. Default: base. */
-  readonly pathNormalisation?: PathNormalisation;
   /** Microseconds, monotonic. */
   readonly clock: () => number;
+  /** Deadlines; the thread's own when not given. */
+  readonly timers?: CoarseTimers;
 }
 
 /**
@@ -86,11 +89,14 @@ export class Http2Session implements ExchangeOwner {
   #downstreamClosed = false;
   #upstreamClosed = false;
   #closed = false;
+  /** Armed while the gate takes its time for any request. */
+  readonly #timer: CoarseTimer;
   #linger: NodeJS.Timeout | null = null;
   #error: Error | null = null;
 
   constructor(options: Http2SessionOptions) {
     this.#options = options;
+    this.#timer = (options.timers ?? sharedCoarseTimers).timer(() => this.#expire());
   }
 
   /**
@@ -212,7 +218,7 @@ export class Http2Session implements ExchangeOwner {
   }
 
   get pathNormalisation(): PathNormalisation {
-    return this.#options.pathNormalisation ?? 'base';
+    return this.#options.normalisation();
   }
 
   get maxTargetBytes(): number {
@@ -225,10 +231,22 @@ export class Http2Session implements ExchangeOwner {
 
   ask(exchange: Http2Exchange): GateAnswer | Promise<GateAnswer> {
     try {
-      return this.#options.gate.ask(exchange);
+      return this.#options.gate().ask(exchange);
     } catch {
       return plainAnswer(GATE_FAILED);
     }
+  }
+
+  awaits(): void {
+    if (!this.#timer.armed) this.#timer.arm(this.#options.limits.authorisationMillis);
+  }
+
+  #expire(): void {
+    const { authorisationMillis } = this.#options.limits;
+    const limit = this.clock() - authorisationMillis * 1000;
+    let isAnyLeft = false;
+    for (const exchange of this.#exchanges) if (exchange.expire(limit)) isAnyLeft = true;
+    if (isAnyLeft) this.#timer.arm(authorisationMillis);
   }
 
   ended(exchange: Http2Exchange): void {
@@ -364,6 +382,7 @@ export class Http2Session implements ExchangeOwner {
   #closeIfDone(): void {
     if (this.#closed || !this.#downstreamClosed || !this.#upstreamClosed) return;
     this.#closed = true;
+    this.#timer.disarm();
     if (this.#linger !== null) clearTimeout(this.#linger);
     this.#options.onClose(this.#error);
   }

@@ -63,13 +63,13 @@ export class TestApplication implements Http2ConnectionHandler {
 }
 
 export function echo({ stream, body }: Arrived): void {
-  void body
-    .until(() => body.ended)
-    .then(() => {
-      stream.respond([':status', '200', 'content-type', 'text/plain']);
-      stream.write(Buffer.from(body.text()));
-      stream.end();
-    });
+  const onEnd = body.onEnd.bind(body);
+  body.onEnd = () => {
+    onEnd();
+    stream.respond([':status', '200', 'content-type', 'text/plain']);
+    stream.write(body.bytes === 0 ? Buffer.alloc(0) : Buffer.concat(body.chunks));
+    stream.end();
+  };
 }
 
 /** A response as its client sees it. */
@@ -153,7 +153,8 @@ export function startSession(options: FixtureOptions = {}): Fixture {
   const session = new Http2Session({
     downstream,
     upstream: options.withoutUpstream === true ? null : upstream,
-    gate,
+    gate: () => gate,
+    normalisation: () => 'base',
     onExchange: (exchange) => exchanges.push(snapshot(exchange)),
     onMalformed: (reason) => malformed.push(reason),
     onClose: (error) => closes.push(error),
