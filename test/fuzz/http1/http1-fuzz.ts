@@ -1,63 +1,18 @@
 /**
- * Mutates HTTP/1.1 requests and checks what must hold for any bytes: `node test/fuzz/http1/http1-fuzz.ts --seconds 60 [--seed N]`.
+ * Mutates HTTP/1.1 requests (or responses) and checks what must hold for any bytes:
+ * `node test/fuzz/http1/http1-fuzz.ts --seconds 60 [--seed N] [--responses]`.
  */
 import { parseArgs } from 'node:util';
 import { parseRequestHead, RequestHead } from '../../../proxy/http1/request-head.ts';
 import { BodyFraming } from '../../../proxy/http1/body-framing.ts';
 import { DEFAULT_HTTP1_LIMITS } from '../../../proxy/http1/limits.ts';
+import type { RequestGate } from '../../../src/model/request-gate.ts';
 import { settle, type StreamRecorder } from '../../kit/stream-recorder.ts';
-import { startSession, type SessionFixture } from '../../unit/http1/session-fixture.ts';
+import { startSession, type SessionFixture, TEST_GATE } from '../../unit/http1/session-fixture.ts';
 import { CORPUS, DICTIONARY } from './corpus.ts';
+import { mutate, randomFrom } from './mutate.ts';
+import { fuzzResponses } from './response-fuzz.ts';
 import { difference, readWithLlhttp } from './request-oracle.ts';
-
-/** A small generator of pseudo-random numbers (mulberry32): a run is repeated from its seed. */
-function randomFrom(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
-
-function mutate(text: string, random: (below: number) => number): string {
-  let mutated = text;
-  for (let round = random(4); round >= 0; round--) {
-    const at = random(mutated.length + 1);
-    const length = random(8);
-    switch (random(8)) {
-      case 0:
-        mutated = mutated.slice(0, at) + String.fromCharCode(random(256)) + mutated.slice(at + 1);
-        break;
-      case 1:
-        mutated = mutated.slice(0, at) + mutated.slice(at + length);
-        break;
-      case 2:
-        mutated = mutated.slice(0, at) + mutated.slice(at, at + length * 4) + mutated.slice(at);
-        break;
-      case 3: {
-        const lines = mutated.split('\r\n');
-        const line = random(lines.length);
-        lines.splice(random(lines.length), 0, lines[line] as string);
-        mutated = lines.join('\r\n');
-        break;
-      }
-      case 4: {
-        const lines = mutated.split('\r\n');
-        lines.splice(random(lines.length), 1);
-        mutated = lines.join('\r\n');
-        break;
-      }
-      case 5:
-        mutated += CORPUS[random(CORPUS.length)] as string;
-        break;
-      default:
-        mutated = mutated.slice(0, at) + (DICTIONARY[random(DICTIONARY.length)] as string) + mutated.slice(at);
-    }
-  }
-  return mutated.slice(0, 20_000);
-}
 
 /** Answers each complete request as a server would, framing them with our codec. */
 function serveAll(server: StreamRecorder): void {
@@ -84,9 +39,19 @@ function outcome(fixture: SessionFixture): string {
   return JSON.stringify(fixture.exchanges.map((exchange) => [exchange.method, exchange.path, exchange.status, exchange.refusal]));
 }
 
+/** The same answers, later. */
+const LATE_GATE: RequestGate = {
+  ask: (head) => {
+    const given = TEST_GATE.ask(head);
+    return new Promise((resolve) => {
+      setImmediate(() => resolve(given));
+    });
+  },
+};
+
 /** One session fed with `text`, and closed. */
-async function run(text: string, chunkSize: number): Promise<SessionFixture> {
-  const fixture = startSession({ downstream: { chunkSize } });
+async function run(text: string, chunkSize: number, gate: RequestGate): Promise<SessionFixture> {
+  const fixture = startSession({ downstream: { chunkSize }, gate });
   serveAll(fixture.server);
   fixture.client.send(text);
   fixture.client.stream.end();
@@ -103,10 +68,10 @@ export async function check(text: string, chunkSize: number): Promise<string | n
   const differs = await difference(bytes);
   if (differs !== null) return differs;
 
-  const whole = await run(text, Number.POSITIVE_INFINITY);
+  const whole = await run(text, Number.POSITIVE_INFINITY, TEST_GATE);
   if (whole.closes.length !== 1) return 'the session did not end';
   if (text.length / chunkSize < 4000) {
-    const split = await run(text, chunkSize);
+    const split = await run(text, chunkSize, chunkSize % 2 === 0 ? LATE_GATE : TEST_GATE);
     if (outcome(whole) !== outcome(split)) return `split at ${chunkSize} bytes: ${outcome(split)} instead of ${outcome(whole)}`;
   }
 
@@ -138,7 +103,7 @@ export async function fuzz(seconds: number, seed: number): Promise<FuzzReport> {
   const until = performance.now() + seconds * 1000;
   let inputs = 0;
   while (performance.now() < until) {
-    const input = mutate(CORPUS[random(CORPUS.length)] as string, random);
+    const input = mutate(CORPUS[random(CORPUS.length)] as string, random, CORPUS, DICTIONARY);
     inputs++;
     const what = await check(input, 1 + random(20)).catch((error: unknown) => `threw ${(error as Error).stack}`);
     if (what !== null) return { inputs, seed, failure: { input, what } };
@@ -147,9 +112,11 @@ export async function fuzz(seconds: number, seed: number): Promise<FuzzReport> {
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({ options: { seconds: { type: 'string', default: '60' }, seed: { type: 'string' } } });
+  const { values } = parseArgs({
+    options: { seconds: { type: 'string', default: '60' }, seed: { type: 'string' }, responses: { type: 'boolean', default: false } },
+  });
   const seed = values.seed === undefined ? Date.now() % 2 ** 31 : Number(values.seed);
-  const report = await fuzz(Number(values.seconds), seed);
+  const report = await (values.responses ? fuzzResponses : fuzz)(Number(values.seconds), seed);
   console.log(`${report.inputs} inputs, seed ${report.seed}`);
   if (report.failure !== null) {
     console.log(`${report.failure.what}\n${JSON.stringify(report.failure.input)}`);

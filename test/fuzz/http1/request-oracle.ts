@@ -53,12 +53,14 @@ export function readWithWeft(bytes: Buffer): Reading {
     const bodyBytes = head.bodyLength >= 0 ? head.bodyLength : chunkedDataBytes(bytes, headEnd);
     requests.push({ method: head.method, target: head.target, host: head.host, bodyBytes });
     at = end;
-    if (!head.keepAlive || head.upgrade) break;
+    // llhttp stops at any upgrade, also at one that is only taken out before forwarding.
+    if (!head.keepAlive || (head.fields.upgrade && head.fields.connectionUpgrade)) break;
   }
   return { requests, heads, error: null };
 }
 
-class FakeSocket extends Duplex {
+/** A socket that a parser reads from and writes to nowhere. */
+export class FakeSocket extends Duplex {
   override _read(): void {}
   override _write(_chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
     done();
@@ -117,7 +119,7 @@ export function readWithLlhttp(bytes: Buffer): Promise<Reading> {
 }
 
 /** llhttp knows a fixed list of methods; ours takes any token. Nothing follows from that difference. */
-const KNOWN_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE']);
+const KNOWN_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS']);
 
 /** Absolute-form is given to the application as it came by node:http. */
 function inOriginForm(target: string): string {

@@ -118,11 +118,11 @@ describe('response fields', () => {
     });
   }
 
-  test('an interim response loses them too, and 426 keeps what it asks for', async () => {
+  test('an interim response loses them too, and what it says of the connection, and 426 keeps what it asks for', async () => {
     const { client, server } = startSession();
     client.send(get('/'));
     await settle();
-    server.send('HTTP/1.1 103 Early Hints\r\nProxy-Connection: x\r\nLink: </a>\r\n\r\n');
+    server.send('HTTP/1.1 103 Early Hints\r\nProxy-Connection: x\r\nConnection: close\r\nLink: </a>\r\n\r\n');
     const required = 'HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n';
     server.send(required);
     await settle();

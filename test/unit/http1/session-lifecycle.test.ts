@@ -463,6 +463,7 @@ describe('the server misbehaves', () => {
     ['unknown coding', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n'],
     ['chunked in HTTP/1.0', 'HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
     ['chunked 204', 'HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
+    ['103 with a length', 'HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n'],
     ['NUL', 'HTTP/1.1 200 OK\r\nX: \0\r\n\r\n'],
     ['bad chunk at once', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n'],
     ['long head', `HTTP/1.1 200 OK\r\nX: ${'y'.repeat(33_000)}\r\nContent-Length: 0\r\n\r\n`],
