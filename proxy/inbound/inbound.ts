@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { canonicalAddress } from '../../src/model/address.ts';
+import { canonicalAddress, joinHostPort } from '../../src/model/address.ts';
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { Dialer } from '../../src/model/data-plane.ts';
 import { parseSpiffeId } from '../../src/model/identity.ts';
@@ -7,8 +7,10 @@ import type { WorkloadEntry } from '../../src/model/snapshot.ts';
 import type { LocalArrival } from '../local-arrival.ts';
 import type { MeshView } from '../mesh-view.ts';
 import { ProxyError } from '../proxy-error.ts';
+import type { RefusalLog } from '../refusal-log.ts';
 import { SocketByteStream } from '../socket-stream.ts';
 import type { ConnectionRecord, Telemetry } from '../telemetry/connection-record.ts';
+import type { Refusal } from '../telemetry/counter-table.ts';
 import type { TunnelConnect, TunnelResponder } from '../tunnel/tunnel-server.ts';
 import { bindPolicy, InboundConnection } from './inbound-connection.ts';
 import type { InboundArrival } from './inbound-connection.ts';
@@ -18,6 +20,7 @@ export interface InboundDependencies {
   readonly view: () => MeshView;
   readonly dialer: Dialer;
   readonly telemetry: Telemetry;
+  readonly refusals: RefusalLog;
   /** Name the policy in `x-weft-denied-by` of refusals. */
   readonly deniedByHeader: boolean;
   /** The agent's own ports in a local workload's namespace; null while nobody listens there. */
@@ -90,8 +93,7 @@ export class Inbound {
 
   /** A CONNECT of a peer whose certificate was verified. */
   acceptTunnel(connect: TunnelConnect, responder: TunnelResponder, workloadId: number, ports: AgentPorts): void {
-    const { view, telemetry } = this.#dependencies;
-    const workload = view().workload(workloadId);
+    const workload = this.#dependencies.view().workload(workloadId);
     if (workload === undefined) {
       responder.refuse(503);
       return;
@@ -99,13 +101,11 @@ export class Inbound {
     const address = canonicalAddress(connect.host);
     if (address !== canonicalAddress(connect.localAddress) && !workload.addresses.includes(address)) {
       // Another pod's address: this tunnel ends here and does not route.
-      telemetry.refused('inbound', 'tunnel', 'unknown-destination');
-      responder.refuse(400);
+      this.#refuseConnect(connect, responder, workload, 'unknown-destination', 400);
       return;
     }
     if (isAgentPort(ports, connect.port)) {
-      telemetry.refused('inbound', 'tunnel', 'forbidden-port');
-      responder.refuse(503);
+      this.#refuseConnect(connect, responder, workload, 'forbidden-port', 503);
       return;
     }
     const partial = {
@@ -116,6 +116,19 @@ export class Inbound {
       destination: { address, port: connect.port },
     };
     this.#connectTunnel(partial, responder);
+  }
+
+  #refuseConnect(connect: TunnelConnect, responder: TunnelResponder, workload: WorkloadEntry, reason: Refusal, status: 400 | 503): void {
+    const { host, port, peer, remoteAddress } = connect;
+    this.#dependencies.telemetry.refused('inbound', 'tunnel', reason);
+    this.#dependencies.refusals.add('warn', 'a CONNECT was refused', {
+      reason,
+      remoteAddress,
+      peer: peer.text,
+      destination: joinHostPort(host, port),
+      identity: workload.identity,
+    });
+    responder.refuse(status);
   }
 
   /** Answers 200 once the application accepted, as ztunnel does; or at once when the answer is a refusal that the client should read. */
