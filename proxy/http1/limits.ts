@@ -8,6 +8,8 @@ export interface Http1Limits {
   readonly targetBytes: number;
   /** From the first byte of a head to its last, in milliseconds. Past it: 408. */
   readonly headTimeoutMillis: number;
+  /** A denied request's short body must be here in this time, in milliseconds. Past it, the connection ends. */
+  readonly drainMillis: number;
   /** A denied request's body up to this many bytes is read and dropped so that the connection can go on; past it, it is closed. */
   readonly drainBytes: number;
   /** Chunk extensions in one chunk line, in bytes. */
@@ -26,7 +28,8 @@ export const DEFAULT_HTTP1_LIMITS: Http1Limits = {
   headBytes: 32_768,
   fields: 100,
   targetBytes: 8192,
-  headTimeoutMillis: 60_000,
+  headTimeoutMillis: 20_000,
+  drainMillis: 20_000,
   drainBytes: 65_536,
   chunkExtensionBytes: 256,
   chunkExtensionTotalBytes: 16_384,

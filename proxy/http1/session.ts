@@ -837,6 +837,7 @@ export class Http1Session {
     if (goesOn && head.bodyLength > 0) {
       this.#requestBody.start(head.bodyLength);
       this.#move(RequestState.discard, ResponseState.idle);
+      this.#timer.arm(this.#limits.drainMillis);
       return;
     }
     this.#report();
@@ -849,6 +850,9 @@ export class Http1Session {
     } else if (this.#requestState === RequestState.head && !this.#partialRequest.empty) {
       this.#refuseHead('head-timeout', this.#partialRequest.view(), 0);
       this.#settle();
+    } else if (this.#requestState === RequestState.discard) {
+      this.#report();
+      this.#close(this.#limits.lingerMillis);
     }
   }
 
