@@ -2,10 +2,11 @@ import { type FSWatcher, existsSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { buildSnapshot, WorkloadIds } from '../config/build-snapshot.ts';
 import type { EnrolmentInfo, HostWorkloadAnswer, HostWorkloadRequest } from '../model/admin-api.ts';
-import type { Resource, WorkloadResource } from '../model/resources.ts';
+import type { Resource } from '../model/resources.ts';
 import type { MeshSnapshot, WorkloadEntry } from '../model/snapshot.ts';
 import { AgentError } from './agent-error.ts';
 import { Enrolment, type EnrolmentDependencies } from './enrolment.ts';
+import { HostWorkloads } from './host-workloads.ts';
 import { type Place, placeOf } from './place.ts';
 
 /** A watch may miss what happens between a look and its start; places are looked at again this often. */
@@ -16,6 +17,8 @@ export interface RegistryOptions extends EnrolmentDependencies {
   readonly trustDomain: string;
   readonly rootNamespace: string;
   readonly cgroupRoot: string;
+  /** The file that remembers the workloads of `weft run`. */
+  readonly hostWorkloadsFile: string;
   /** Identities that this node needs: SVIDs are fetched for them and dropped for others. */
   readonly setIdentities: (identities: ReadonlySet<string>) => void;
   /** Hands a snapshot to every worker and resolves when they use it. */
@@ -30,7 +33,7 @@ export class Registry implements AsyncDisposable {
   readonly #options: RegistryOptions;
   readonly #ids: WorkloadIds;
   readonly #enrolments = new Map<string, Enrolment>();
-  readonly #hostWorkloads = new Map<string, WorkloadResource>();
+  readonly #hostWorkloads: HostWorkloads;
   readonly #watchers = new Map<string, FSWatcher>();
   readonly #poll: NodeJS.Timeout;
   #resources: readonly Resource[] = [];
@@ -49,6 +52,7 @@ export class Registry implements AsyncDisposable {
 
   constructor(options: RegistryOptions) {
     this.#options = options;
+    this.#hostWorkloads = new HostWorkloads(options.hostWorkloadsFile);
     // Above the numbers of a former agent, whose pinned entries are still in force.
     this.#ids = new WorkloadIds(Math.max(0, ...options.hooks.workloadIds()));
     this.#snapshot = this.#build();
@@ -87,33 +91,20 @@ export class Registry implements AsyncDisposable {
   async addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer> {
     const name = request.name ?? basename(request.cgroup);
     const key = `${request.namespace}/${name}`;
-    if (this.#enrolments.has(key) || this.#hostWorkloads.has(key)) {
+    const known = this.#hostWorkloads.get(request.namespace, name);
+    // The same again is the same: a command whose agent was restarted asks for what it has.
+    const same = known?.cgroup === request.cgroup && known.serviceAccount === request.serviceAccount;
+    if (!same && (known !== undefined || this.#enrolments.has(key))) {
       throw new AgentError('WEFT_AGENT_WORKLOAD_EXISTS', `there is a workload ${key} already`, { nextStep: 'choose another --name' });
     }
     if (!existsSync(request.cgroup)) {
       throw new AgentError('WEFT_AGENT_WORKLOAD', `there is no cgroup ${request.cgroup}`, { nextStep: 'make the cgroup first' });
     }
-    const namespace = this.#resources.find((resource) => resource.kind === 'Namespace' && resource.metadata.name === request.namespace);
-    const namespaceMode = namespace?.kind === 'Namespace' ? namespace.mode : null;
-    this.#hostWorkloads.set(key, {
-      kind: 'Workload',
-      metadata: { name, namespace: request.namespace, labels: {}, annotations: {}, creationTimestamp: '' },
-      location: { file: 'weft run', line: 1 },
-      spec: {
-        node: this.#options.nodeName,
-        serviceAccount: request.serviceAccount,
-        addresses: [],
-        networkNamespace: null,
-        cgroup: request.cgroup,
-        systemdUnit: null,
-        // Whoever says `weft run` wants the mesh, also where the namespace has not joined it yet.
-        mode: namespaceMode === 'strict' ? null : 'permissive',
-      },
-    });
+    this.#hostWorkloads.add({ namespace: request.namespace, serviceAccount: request.serviceAccount, cgroup: request.cgroup, name });
     await this.reconcile();
     const info = this.#enrolments.get(key)?.info();
     if (info?.state !== 'enrolled') {
-      this.#hostWorkloads.delete(key);
+      this.#hostWorkloads.remove(request.namespace, name);
       await this.reconcile();
       throw new AgentError('WEFT_AGENT_WORKLOAD', `${key} could not be enrolled: ${info?.error ?? 'its place is not there'}`, {
         nextStep: 'see the agent log',
@@ -124,15 +115,24 @@ export class Registry implements AsyncDisposable {
 
   /** @throws AgentError WEFT_AGENT_WORKLOAD */
   async removeHostWorkload(namespace: string, name: string): Promise<void> {
-    if (!this.#hostWorkloads.delete(`${namespace}/${name}`)) {
+    if (!this.#hostWorkloads.remove(namespace, name)) {
       throw new AgentError('WEFT_AGENT_WORKLOAD', `weft run started no workload ${namespace}/${name}`);
     }
     await this.reconcile();
   }
 
+  /** The configuration's, and those of `weft run`. */
+  #allResources(): readonly Resource[] {
+    const strict = new Set<string>();
+    for (const resource of this.#resources) {
+      if (resource.kind === 'Namespace' && resource.mode === 'strict') strict.add(resource.metadata.name);
+    }
+    return [...this.#resources, ...this.#hostWorkloads.resources(this.#options.nodeName, (namespace) => strict.has(namespace))];
+  }
+
   #build(): MeshSnapshot {
     const { nodeName, trustDomain, rootNamespace } = this.#options;
-    const built = buildSnapshot([...this.#resources, ...this.#hostWorkloads.values()], {
+    const built = buildSnapshot(this.#allResources(), {
       nodeName,
       trustDomain,
       rootNamespace,
@@ -198,7 +198,7 @@ export class Registry implements AsyncDisposable {
   /** Local workloads that are to be captured, with their places. */
   #wanted(): Map<string, { workload: WorkloadEntry; place: Place }> {
     const places = new Map<string, Place>();
-    for (const resource of [...this.#resources, ...this.#hostWorkloads.values()]) {
+    for (const resource of this.#allResources()) {
       if (resource.kind !== 'Workload') continue;
       const place = placeOf(resource, this.#options.cgroupRoot);
       if (place !== null) places.set(`${resource.metadata.namespace}/${resource.metadata.name}`, place);
