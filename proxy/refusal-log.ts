@@ -7,6 +7,8 @@ export type LogLine = (level: 'info' | 'warn' | 'error', message: string, fields
 export interface LoggedRefusal {
   /** A short fixed word, the label of a counter. */
   readonly reason: string;
+  /** The error code underneath, if there is one. */
+  readonly code?: string | null;
   /** Of the peer that was refused. */
   readonly remoteAddress: string;
 }
@@ -43,7 +45,7 @@ export class RefusalLog {
   /** Logs a refusal, or only remembers that it was one of many. */
   add(level: 'info' | 'warn', message: string, refusal: LoggedRefusal & Readonly<Record<string, unknown>>): void {
     const now = this.#clock();
-    const key = `${refusal.reason} ${refusal.remoteAddress}`;
+    const key = `${refusal.reason} ${refusal.code ?? ''} ${refusal.remoteAddress}`;
     const subject = this.#subjects.get(key);
     if ((subject !== undefined && now < subject.nextAt) || !this.#budget.take()) {
       if (subject !== undefined) subject.repeated++;

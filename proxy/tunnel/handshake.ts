@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type { SecureContext } from 'node:tls';
+import { canonicalAddress } from '../../src/model/address.ts';
 import { ALPN_HTTP2 } from './tunnel-client.ts';
 
 /** First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). */
@@ -43,6 +44,7 @@ export interface HandshakeOwner {
  * covers all of it.
  */
 export class Handshake {
+  /** Canonical text, as is localAddress. */
   readonly remoteAddress: string;
   readonly remotePort: number;
   readonly localAddress: string;
@@ -55,9 +57,9 @@ export class Handshake {
   constructor(socket: Socket, owner: HandshakeOwner, timeoutMs: number) {
     this.#socket = socket;
     this.#owner = owner;
-    this.remoteAddress = socket.remoteAddress ?? '';
+    this.remoteAddress = canonicalAddress(socket.remoteAddress ?? '');
     this.remotePort = socket.remotePort ?? 0;
-    this.localAddress = socket.localAddress ?? '';
+    this.localAddress = canonicalAddress(socket.localAddress ?? '');
     this.#timer = setTimeout(() => this.fail('handshake_timeout', new Error('the TLS handshake timed out')), timeoutMs);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 180_000);

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { PeerVerifier, TlsContexts } from '../../src/model/data-plane.ts';
+import { canonicalAddress } from '../../src/model/address.ts';
 import { WeftError, errorText } from '../../src/model/errors.ts';
 import type { SpiffeId } from '../../src/model/identity.ts';
 import type { LifecycleState } from '../../src/model/lifecycle.ts';
@@ -198,7 +199,7 @@ export class TunnelServer {
   accept(socket: Socket): void {
     const isFull = this.#connections.size >= this.#limits.maxConnections;
     if (this.#state !== 'running' || isFull) {
-      const from = { remoteAddress: socket.remoteAddress ?? '', remotePort: socket.remotePort ?? 0 };
+      const from = { remoteAddress: canonicalAddress(socket.remoteAddress ?? ''), remotePort: socket.remotePort ?? 0 };
       socket.on('error', () => {});
       socket.destroy();
       if (isFull) this.#refused('limit', 'too many tunnels at once', from);
