@@ -169,7 +169,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onChange: (resources, found) => {
         problems.report(found);
         configured = true;
-        registry.setResources(resources).catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
+        registry
+          .setResources(resources, found.length === 0)
+          .catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
       },
     }),
   );

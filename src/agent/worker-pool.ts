@@ -139,6 +139,12 @@ export class WorkerPool implements AsyncDisposable {
     this.#slots[index]?.worker?.postMessage(message);
   }
 
+  /** False while a worker that died is being replaced. */
+  isRunning(index: number): boolean {
+    const worker = this.#slots[index]?.worker;
+    return worker !== null && worker !== undefined;
+  }
+
   /** Asks one worker and waits for its answer. */
   request(index: number, body: RequestBody, timeoutMs: number = REQUEST_TIMEOUT_MS): Promise<unknown> {
     const slot = this.#slots[index];
