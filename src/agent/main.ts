@@ -214,11 +214,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   function svidsAnswer(): SvidsAnswer {
     return {
-      svids: svids.status().map(({ identity, state, notAfter, lastFailure }) => ({
+      svids: svids.status().map(({ identity, state, notAfter, nextRequest, lastFailure }) => ({
         identity,
         state,
         notAfter: notAfter === null ? null : new Date(notAfter).toISOString(),
-        renewsAt: null,
+        renewsAt: nextRequest === null ? null : new Date(nextRequest).toISOString(),
         error: lastFailure,
       })),
       bundles: svids
