@@ -3,14 +3,15 @@ import { Budget } from './http2/budget.ts';
 /** Writes one line of the agent's log. */
 export type LogLine = (level: 'info' | 'warn' | 'error', message: string, fields: Readonly<Record<string, unknown>>) => void;
 
-/** What and who: the same from the same address is one subject. */
+/** What and who: the same from the same peer is one subject. */
 export interface LoggedRefusal {
   /** A short fixed word, the label of a counter. */
   readonly reason: string;
   /** The error code underneath, if there is one. */
   readonly code?: string | null;
-  /** Of the peer that was refused. */
-  readonly remoteAddress: string;
+  /** Of the peer that was refused; or the number of the local workload. */
+  readonly remoteAddress?: string;
+  readonly workloadId?: number;
 }
 
 /** One subject is logged at most this often; its next line tells how many were left out. */
@@ -45,7 +46,7 @@ export class RefusalLog {
   /** Logs a refusal, or only remembers that it was one of many. */
   add(level: 'info' | 'warn', message: string, refusal: LoggedRefusal & Readonly<Record<string, unknown>>): void {
     const now = this.#clock();
-    const key = `${refusal.reason} ${refusal.code ?? ''} ${refusal.remoteAddress}`;
+    const key = `${refusal.reason} ${refusal.code ?? ''} ${refusal.remoteAddress ?? refusal.workloadId}`;
     const subject = this.#subjects.get(key);
     if ((subject !== undefined && now < subject.nextAt) || !this.#budget.take()) {
       if (subject !== undefined) subject.repeated++;

@@ -7,6 +7,7 @@ import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
 import { CertificateAuthority } from '../../certs/certificate-authority.ts';
 import { readPrivateFile } from '../../certs/private-file.ts';
 import { SvidManager } from '../../certs/svid-manager.ts';
+import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
 import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import type { TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
@@ -63,7 +64,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { bpfDirectory, cgroupRoot, maxConnections } = options;
   const hooks = started.use(KernelHooks.attach({ bpfDirectory, cgroupRoot, ...(maxConnections === null ? {} : { maxConnections }) }));
   const own = new OwnSockets(hooks.ownSockets);
-  hooks.onEvent((event) => log.warn(event, 'the kernel refused a connection'));
+  // Bounded: a pod that dials in a loop must not fill the log. Counters have them all.
+  const kernelRefusals = new RefusalLog((level, message, fields) => log[level](fields, message));
+  hooks.onEvent((event) => kernelRefusals.add('warn', 'the kernel refused a connection', { ...event }));
 
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());

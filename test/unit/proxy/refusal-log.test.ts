@@ -31,6 +31,15 @@ describe('the log of refusals', () => {
     assert.equal('repeated' in (lines[2]?.fields ?? {}), false);
   });
 
+  it('a local workload is a subject by its number', () => {
+    const { log, lines } = fixture();
+    for (const workloadId of [1, 1, 2]) log.add('warn', 'refused', { reason: 'refused_device', workloadId });
+    assert.deepEqual(
+      lines.map(({ fields }) => fields['workloadId']),
+      [1, 2],
+    );
+  });
+
   it('one who floods does not hide another, nor one reason another', () => {
     const { log, lines } = fixture();
     for (let i = 0; i < 100; i++) log.add('warn', 'refused', { reason: 'not_tls', remoteAddress: '10.0.0.1' });
