@@ -16,6 +16,10 @@ function policy(name: string, spec: string): string {
 
 const DENY_ALL = policy('deny-all', '  action: DENY\n  rules: [{}]');
 
+async function refusals(agent: LabAgent, code: string): Promise<number> {
+  return (await agent.json<CountersAnswer>('/v1/counters')).configurationProblems[code] ?? 0;
+}
+
 describe('configuration that nobody should write', () => {
   let mesh: Mesh;
   let caller: Caller;
@@ -40,10 +44,6 @@ describe('configuration that nobody should write', () => {
     const temporary = join(mesh.lab.directory, `.${name}.new`);
     writeFileSync(temporary, content);
     renameSync(temporary, mesh.config.path(name));
-  }
-
-  async function refusals(agent: LabAgent, code: string): Promise<number> {
-    return (await agent.json<CountersAnswer>('/v1/counters')).configurationProblems[code] ?? 0;
   }
 
   async function waitForProblem(pattern: RegExp): Promise<void> {
