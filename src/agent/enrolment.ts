@@ -309,7 +309,9 @@ export class Enrolment {
     const gone = placeInstance(this.place) !== this.#instance;
     if (!handOver) this.#uncapture();
     this.#move('releasing');
-    this.#release = this.#unlisten(gone, gone || handOver ? 0 : RELEASE_GRACE_MS).finally(() => this.#move('waiting'));
+    // Nobody is sent to a cgroup: it has no listeners of its own.
+    const atOnce = gone || handOver || this.place.kind === 'cgroup';
+    this.#release = this.#unlisten(gone, atOnce ? 0 : RELEASE_GRACE_MS).finally(() => this.#move('waiting'));
     return this.#release;
   }
 
