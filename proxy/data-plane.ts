@@ -69,9 +69,17 @@ export class DataPlane implements AsyncDisposable {
     this.#view = new MeshView(options.snapshot);
     const view = (): MeshView => this.#view;
     const { dialer, telemetry, contexts, verifier, originalDestinations, deniedByHeader } = options;
-    this.#tunnels = new TunnelPool({ dialer, contexts, verifier });
     const refusals = new RefusalLog(options.log);
-    this.#tunnelTelemetry = new TunnelTelemetry(telemetry, refusals);
+    const tunnelTelemetry = new TunnelTelemetry(telemetry, refusals);
+    this.#tunnelTelemetry = tunnelTelemetry;
+    this.#tunnels = new TunnelPool({
+      dialer,
+      contexts,
+      verifier,
+      onOpened: () => tunnelTelemetry.opened('outbound'),
+      onClosed: () => tunnelTelemetry.closed('outbound'),
+      onFailed: (error) => tunnelTelemetry.failed(error),
+    });
     this.#inbound = new Inbound({
       view,
       dialer,
@@ -128,8 +136,8 @@ export class DataPlane implements AsyncDisposable {
       identity,
       onConnect: (connect, responder) => this.#inbound.acceptTunnel(connect, responder, workloadId, ports),
       onRefused: (refused) => this.#tunnelTelemetry.refused(refused, identity),
-      onOpened: () => this.#tunnelTelemetry.opened(),
-      onClosed: () => this.#tunnelTelemetry.closed(),
+      onOpened: () => this.#tunnelTelemetry.opened('inbound'),
+      onClosed: () => this.#tunnelTelemetry.closed('inbound'),
     });
   }
 

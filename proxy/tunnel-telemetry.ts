@@ -1,6 +1,7 @@
 import type { RefusalLog } from './refusal-log.ts';
 import type { Telemetry } from './telemetry/connection-record.ts';
-import { COUNTERS, counterSlot, type HandshakeResult, type Malformed, type Refusal } from './telemetry/counter-table.ts';
+import { COUNTERS, counterSlot, type HandshakeResult, type Malformed, type Refusal, type Side } from './telemetry/counter-table.ts';
+import type { TunnelError } from './tunnel/tunnel-error.ts';
 import type { TunnelRefusal, TunnelRefused } from './tunnel/tunnel-server.ts';
 
 /** What one refusal counts as. null: in that family it is nothing. */
@@ -34,9 +35,12 @@ const HANDSHAKE_OF_CODE: ReadonlyMap<string, HandshakeResult> = new Map([
   ['WEFT_IDENTITY_PEER_CHAIN', 'untrusted'],
   ['WEFT_IDENTITY_PEER_TRUST_DOMAIN', 'untrusted'],
   ['ERR_SSL_NO_APPLICATION_PROTOCOL', 'alpn'],
+  ['handshake_timeout', 'timeout'],
 ]);
 
-/** Counts and logs what happens on a workload's tunnel port. */
+const LOST: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE']);
+
+/** Counts tunnels in both directions, and logs who was refused on a workload's tunnel port. */
 export class TunnelTelemetry {
   readonly #telemetry: Telemetry;
   readonly #log: RefusalLog;
@@ -46,14 +50,24 @@ export class TunnelTelemetry {
     this.#log = log;
   }
 
-  opened(): void {
+  opened(side: Side): void {
     const { counters } = this.#telemetry;
-    counters.add(counterSlot(COUNTERS.handshakes, 'inbound', 'ok'), 1);
-    counters.add(counterSlot(COUNTERS.tunnelsActive, 'inbound'), 1);
+    counters.add(counterSlot(COUNTERS.handshakes, side, 'ok'), 1);
+    counters.add(counterSlot(COUNTERS.tunnelsActive, side), 1);
   }
 
-  closed(): void {
-    this.#telemetry.counters.add(counterSlot(COUNTERS.tunnelsActive, 'inbound'), -1);
+  closed(side: Side): void {
+    this.#telemetry.counters.add(counterSlot(COUNTERS.tunnelsActive, side), -1);
+  }
+
+  /** A tunnel of ours could not be made. The access log tells of each connection that wanted it. */
+  failed(error: TunnelError): void {
+    // Nobody answered: that was no handshake.
+    if (error.code === 'WEFT_TUNNEL_DIAL') return;
+    const code = (error.cause as { readonly code?: string } | null | undefined)?.code ?? '';
+    const isPeer = error.code === 'WEFT_TUNNEL_PEER' || error.code === 'WEFT_TUNNEL_PEER_IDENTITY';
+    const otherwise: HandshakeResult = isPeer ? 'peer-identity' : LOST.has(code) ? 'reset' : 'protocol';
+    this.#telemetry.counters.add(counterSlot(COUNTERS.handshakes, 'outbound', HANDSHAKE_OF_CODE.get(code) ?? otherwise), 1);
   }
 
   /** @param identity of the workload that was dialled */

@@ -45,8 +45,8 @@ export function refusedCounter(path: 'tunnel' | 'plaintext' | 'local', reason: s
   return `weft_connections_refused_total{side="inbound",path="${path}",reason="${reason}"}`;
 }
 
-export function handshakeCounter(result: string): string {
-  return `weft_handshakes_total{side="inbound",result="${result}"}`;
+export function handshakeCounter(result: string, side: 'inbound' | 'outbound' = 'inbound'): string {
+  return `weft_handshakes_total{side="${side}",result="${result}"}`;
 }
 
 export function malformedCounter(reason: string): string {

@@ -6,6 +6,7 @@ import type { TLSSocket } from 'node:tls';
 import { after, before, describe, it } from 'node:test';
 import { app } from '../kit/lab/index.ts';
 import type { LabPod } from '../kit/lab/index.ts';
+import { CounterWatch, handshakeCounter } from '../kit/counters.ts';
 import { HboneClient, LabAuthority, TUNNEL_PORT, type TlsMaterial } from '../kit/hbone.ts';
 import { HTTP_PORT, Mesh } from '../kit/mesh.ts';
 import { PodNetwork } from '../kit/pod-network.ts';
@@ -219,17 +220,21 @@ describe('a foreign HBONE server, on a node without an agent of Weft', () => {
 
   it('that is somebody else: refused before a byte of the application is sent', async () => {
     await using server = new ForeignServer(network, await authority.issue('shop', 'impostor'));
+    const watch = await CounterWatch.start(mesh.agentA);
     assert.equal(await get('/secret'), 0);
     assert.equal(server.connects.length, 0);
     const line = await mesh.accessLog(mesh.agentA, ({ reason }) => reason?.includes('WEFT_TUNNEL_PEER_IDENTITY') === true);
     assert.match(String(line.reason), /sa\/impostor, not spiffe:\/\/cluster\.local\/ns\/shop\/sa\/foreign/);
+    await watch.reached(handshakeCounter('peer-identity', 'outbound'));
   });
 
   it('with the right name from another authority: refused', async () => {
     const uris = ['spiffe://cluster.local/ns/shop/sa/foreign'];
     await using server = new ForeignServer(network, await authority.forge({ issuer: null, uris }));
+    const watch = await CounterWatch.start(mesh.agentA);
     assert.equal(await get('/secret'), 0);
     assert.equal(server.connects.length, 0);
+    await watch.reached(handshakeCounter('untrusted', 'outbound'));
     await mesh.accessLog(mesh.agentA, ({ reason }) => reason?.includes('WEFT_TUNNEL_PEER') === true && reason.includes('PEER_CHAIN'));
   });
 
@@ -250,11 +255,13 @@ describe('a foreign HBONE server, on a node without an agent of Weft', () => {
 
   it('that says nothing: the client waits no longer than the handshake may take', async () => {
     const server = createServer(() => {}).listen({ fd: network.listener(TUNNEL_PORT) });
+    const watch = await CounterWatch.start(mesh.agentA);
     try {
       const answer = await mesh.curl(mesh.client, mesh.url(pod, '/x'), '--max-time', '14');
       assert.equal(answer.status, 0);
       assert.notEqual(answer.result.code, 28, 'not curl, but the mesh gave up');
       await mesh.accessLog(mesh.agentA, ({ reason }) => reason?.includes('the handshake timed out') === true);
+      await watch.reached(handshakeCounter('timeout', 'outbound'));
     } finally {
       server.close();
     }
