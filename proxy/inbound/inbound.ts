@@ -53,8 +53,10 @@ export class Inbound {
     const { view, telemetry } = this.#dependencies;
     const workload = view().workload(workloadId);
     const port = socket.localPort;
+    // Without addresses it was reset before it was accepted.
     if (workload === undefined || socket.localAddress === undefined || port === undefined || socket.remoteAddress === undefined) {
-      socket.destroy();
+      telemetry.refused('inbound', 'plaintext', workload === undefined ? 'unknown-destination' : 'other');
+      socket.resetAndDestroy();
       return;
     }
     if (port === ports.inbound || port === ports.outbound) {
@@ -81,20 +83,24 @@ export class Inbound {
       local.stream.destroy(new ProxyError('WEFT_PROXY_REFUSED', "refused: this port is an agent's own"));
       return;
     }
-    this.#start({
-      workload: local.server,
-      stream: local.stream,
-      security: 'kernel',
-      peer: parseSpiffeId(local.client.identity),
-      source: local.source,
-      destination: local.destination,
-    });
+    this.#start(
+      {
+        workload: local.server,
+        stream: local.stream,
+        security: 'kernel',
+        peer: parseSpiffeId(local.client.identity),
+        source: local.source,
+        destination: local.destination,
+      },
+      local.client,
+    );
   }
 
   /** A CONNECT of a peer whose certificate was verified. */
   acceptTunnel(connect: TunnelConnect, responder: TunnelResponder, workloadId: number, ports: AgentPorts): void {
     const workload = this.#dependencies.view().workload(workloadId);
     if (workload === undefined) {
+      this.#dependencies.telemetry.refused('inbound', 'tunnel', 'unknown-destination');
       responder.refuse(503);
       return;
     }
@@ -136,13 +142,14 @@ export class Inbound {
     // The policy does not look at the stream; it is not there before the answer.
     const policy = bindPolicy(this.#dependencies.view(), partial as InboundArrival);
     if (policy.scope === 'deny') {
-      this.#adopt({ ...partial, stream: responder.accept() }, null);
+      this.#adopt({ ...partial, stream: responder.accept() }, null, this.#clientOf(partial));
       return;
     }
     let socket: Socket;
     try {
       socket = this.#dial(partial);
     } catch {
+      this.#dependencies.telemetry.refused('inbound', 'tunnel', 'dial-failed');
       responder.refuse(503);
       return;
     }
@@ -159,7 +166,14 @@ export class Inbound {
       socket.off('timeout', fail);
       socket.off('error', fail);
       responder.onAbort(null);
-      this.#adopt({ ...partial, stream: responder.accept() }, new SocketByteStream(socket));
+      // The mesh may be another by now, and with it the workload's mode and policies.
+      const workload = this.#dependencies.view().workload(partial.workload.id);
+      if (workload === undefined) {
+        fail();
+        return;
+      }
+      const arrival = { ...partial, workload, stream: responder.accept() };
+      this.#adopt(arrival, new SocketByteStream(socket), this.#clientOf(arrival));
     });
   }
 
@@ -169,36 +183,40 @@ export class Inbound {
       workloadId: workload.id,
       address: destination.address,
       port: destination.port,
-      presentedPeer: source,
+      // Without an address there is nothing to show.
+      presentedPeer: source.address === '' ? null : source,
     });
   }
 
-  #start(arrival: InboundArrival): void {
+  /** The workload at the peer's address, if the identity is its: who shares an address does not get the name. For logs only. */
+  #clientOf({ peer, source }: Omit<InboundArrival, 'stream'>): WorkloadEntry | null {
+    const found = peer === null ? undefined : this.#dependencies.view().workloadAt(source.address);
+    return found?.identity === peer?.text ? (found ?? null) : null;
+  }
+
+  #start(arrival: InboundArrival, client: WorkloadEntry | null = null): void {
     const policy = bindPolicy(this.#dependencies.view(), arrival);
     let upstream: ByteStream | null = null;
     if (policy.scope !== 'deny') {
       try {
         upstream = new SocketByteStream(this.#dial(arrival));
       } catch (error) {
+        this.#dependencies.telemetry.refused('inbound', PATH_OF[arrival.security], 'dial-failed');
         arrival.stream.destroy(new ProxyError('WEFT_PROXY_DIAL', 'no socket towards the application', { cause: error }));
         return;
       }
     }
-    this.#adopt(arrival, upstream);
+    this.#adopt(arrival, upstream, client);
   }
 
-  #adopt(arrival: InboundArrival, upstream: ByteStream | null): void {
+  #adopt(arrival: InboundArrival, upstream: ByteStream | null, client: WorkloadEntry | null): void {
     const { view, telemetry } = this.#dependencies;
     const now = view();
     const record: ConnectionRecord = telemetry.open({
       direction: 'inbound',
       security: arrival.security,
       path: PATH_OF[arrival.security],
-      source: {
-        ...arrival.source,
-        workload: arrival.peer === null ? null : (now.workloadAt(arrival.source.address) ?? null),
-        identity: arrival.peer?.text ?? null,
-      },
+      source: { ...arrival.source, workload: client, identity: arrival.peer?.text ?? null },
       destination: {
         ...arrival.destination,
         workload: arrival.workload,
