@@ -447,7 +447,7 @@ describe('a permissive workload with a policy of requests, among hostile peers',
       using oneByte = dial(TUNNEL_PORT).send('\x16');
       assert.ok(FIN_OR_RESET.has(await silent.ended(15_000)));
       assert.ok(FIN_OR_RESET.has(await oneByte.ended(15_000)));
-      assert.ok(silent.lasted > 9_000 && silent.lasted < 12_000, `${silent.lasted}`);
+      assert.ok(silent.lasted > 9_000 && silent.lasted < 14_000, `${silent.lasted}`);
       await watch.reached(refusedCounter('tunnel', 'timeout'), 2);
       await watch.reached(handshakeCounter('timeout'), 2);
     });
@@ -459,7 +459,7 @@ describe('a permissive workload with a policy of requests, among hostile peers',
         await sleep(500);
       }
       assert.ok(FIN_OR_RESET.has(await slow.ended(5_000)));
-      assert.ok(slow.lasted < 12_000, `${slow.lasted}`);
+      assert.ok(slow.lasted < 14_000, `${slow.lasted}`);
     });
 
     it('after the handshake: the end after 10 s, since no HTTP/2 came', async () => {
@@ -471,7 +471,7 @@ describe('a permissive workload with a policy of requests, among hostile peers',
     it('in plaintext: an orderly end after 30 s, counted and logged', async () => {
       const watch = await CounterWatch.start(mesh.agentB);
       using silent = dial(HTTP_PORT);
-      assert.equal(await silent.ended(35_000), 'end');
+      assert.equal(await silent.ended(45_000), 'end');
       await watch.reached(refusedCounter('plaintext', 'timeout'));
       await mesh.accessLog(mesh.agentB, ({ reason }) => reason?.includes('WEFT_PROXY_SILENT') === true);
     });
@@ -480,7 +480,7 @@ describe('a permissive workload with a policy of requests, among hostile peers',
       const watch = await CounterWatch.start(mesh.agentB);
       using client = hbone();
       using silent = await client.connect(far(HTTP_PORT));
-      assert.equal(await silent.ended(35_000), 'end');
+      assert.equal(await silent.ended(45_000), 'end');
       await watch.reached(refusedCounter('tunnel', 'timeout'));
       using next = await client.connect(far(HTTP_PORT));
       await next.send('GET /public/x HTTP/1.1\r\nHost: far\r\n\r\n').received(/^HTTP\/1\.1 200 /);
@@ -496,7 +496,7 @@ describe('a permissive workload with a policy of requests, among hostile peers',
         using slow = dial(RECORDER_PORT).send(first);
         const drops = setInterval(() => slow.send(next), 500);
         try {
-          await slow.received(/^HTTP\/1\.1 408 /, 32_000);
+          await slow.received(/^HTTP\/1\.1 408 /, 40_000);
         } finally {
           clearInterval(drops);
         }
@@ -529,8 +529,19 @@ describe('a permissive workload with a policy of requests, among hostile peers',
     assert.equal(mesh.agentB.process.status, null);
     const { enrolments } = await mesh.agentB.json<StateAnswer>('/v1/state');
     assert.ok(enrolments.every(({ state }) => state === 'enrolled'));
-    const { proxy } = await mesh.agentB.json<CountersAnswer>('/v1/counters');
-    assert.equal(proxy['weft_connections_active{side="inbound",path="plaintext"}'] ?? 0, 0);
+    for (const gauge of [
+      'weft_connections_active{side="inbound",path="plaintext"}',
+      'weft_connections_active{side="inbound",path="tunnel"}',
+    ]) {
+      const deadline = Date.now() + 10_000;
+      for (;;) {
+        const { proxy } = await mesh.agentB.json<CountersAnswer>('/v1/counters');
+        const open = proxy[gauge] ?? 0;
+        if (open === 0) break;
+        assert.ok(Date.now() < deadline, `${gauge} ${open}: ${(await mesh.agentB.get('/v1/connections')).body}`);
+        await sleep(50);
+      }
+    }
     const grown = (mesh.nodeB.agentResidentBytes() - residentBefore) / 2 ** 20;
     assert.ok(grown < 250, `${grown} MiB more`);
     assert.doesNotMatch(mesh.agentB.process.stderr, /worker (?:failed|ended)|uncaught/i);
