@@ -429,8 +429,11 @@ static __always_inline void remote_endpoint(struct bpf_sock_ops *ctx, struct wef
   }
 }
 
-/* The local port is known: publish. User space accepts the leg after this, because the SYN-ACK was only just answered. */
-static __always_inline void active_established(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+/*
+ * The local end is known, and the SYN is not sent yet: publish. So it is there whenever the other end looks, also when its listener accepts
+ * on the SYN alone (TCP Fast Open, which a workload may switch on for every listener in its namespace).
+ */
+static __always_inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
   struct weft_socket *state = bpf_sk_storage_get(&weft_socket_state, sk, 0, 0);
   struct weft_own *own = bpf_sk_storage_get(&weft_own_sockets, sk, 0, 0);
@@ -503,8 +506,8 @@ int weft_sockops(struct bpf_sock_ops *ctx)
   if (!sk)
     return 0;
   switch (ctx->op) {
-  case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-    active_established(ctx, sk);
+  case BPF_SOCK_OPS_TCP_CONNECT_CB:
+    connecting(ctx, sk);
     break;
   case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
     passive_established(ctx, sk);

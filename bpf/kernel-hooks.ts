@@ -261,21 +261,23 @@ export class KernelHooks implements Disposable {
     this.#captured.close();
   }
 
-  /** Removes every hook, map and pin of a directory: nothing is left behind. Returns how many pins were removed. */
+  /** Removes every hook, map and pin of a directory, of whatever version: nothing is left behind. Returns how many pins were removed. */
   static uninstall(bpfDirectory: string): number {
-    const directory = join(bpfDirectory, PIN_VERSION);
+    if (!existsSync(bpfDirectory)) return 0;
     let removed = 0;
-    // Links first, so that no program runs with maps that are half gone.
-    for (const part of ['links', 'maps']) {
-      const folder = join(directory, part);
-      if (!existsSync(folder)) continue;
-      for (const name of readdirSync(folder)) {
-        rmSync(join(folder, name));
-        removed++;
+    for (const version of readdirSync(bpfDirectory).filter((name) => /^v\d+$/.test(name))) {
+      const directory = join(bpfDirectory, version);
+      // Links first, so that no program runs with maps that are half gone.
+      for (const part of ['links', 'maps']) {
+        const folder = join(directory, part);
+        if (!existsSync(folder)) continue;
+        for (const name of readdirSync(folder)) {
+          rmSync(join(folder, name));
+          removed++;
+        }
       }
-      rmSync(folder, { recursive: true });
+      rmSync(directory, { recursive: true });
     }
-    if (existsSync(directory)) rmSync(directory, { recursive: true });
     return removed;
   }
 }

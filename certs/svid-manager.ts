@@ -50,6 +50,8 @@ export interface SvidStatus {
   readonly state: SvidState;
   /** Milliseconds since the epoch; null without an SVID. May lie in the past: then the identity is unusable. */
   readonly notAfter: number | null;
+  /** When it is renewed, or tried again, in milliseconds since the epoch; null while a request is queued or under way. */
+  readonly nextRequest: number | null;
   /** Failures in a row. */
   readonly failures: number;
   readonly lastFailure: string | null;
@@ -92,6 +94,8 @@ interface Entry {
   svid: SvidMaterial | null;
   failures: number;
   lastFailure: string | null;
+  /** When the timer is due, in milliseconds since the epoch. Set together with cancelTimer. */
+  due: number | null;
   /** Invariant: set exactly in `held` (until renewal) and `backoff` (until the next try). */
   cancelTimer: (() => void) | null;
 }
@@ -160,7 +164,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
         nextStep: 'use spiffe://<trust domain>/ns/<namespace>/sa/<service account>',
       });
     }
-    const entry: Entry = { identity, state: 'queued', svid: null, failures: 0, lastFailure: null, cancelTimer: null };
+    const entry: Entry = { identity, state: 'queued', svid: null, failures: 0, lastFailure: null, due: null, cancelTimer: null };
     this.#entries.set(identity, entry);
     this.#enqueue(entry);
     this.#pump();
@@ -252,10 +256,11 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
 
   /** Without keys. */
   status(): SvidStatus[] {
-    return [...this.#entries.values()].map(({ identity, state, svid, failures, lastFailure }) => ({
+    return [...this.#entries.values()].map(({ identity, state, svid, due, failures, lastFailure }) => ({
       identity,
       state,
       notAfter: svid?.notAfter ?? null,
+      nextRequest: due,
       failures,
       lastFailure,
     }));
@@ -279,6 +284,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     if (entry.state === 'queued') this.#dequeue(entry);
     entry.cancelTimer?.();
     entry.cancelTimer = null;
+    entry.due = null;
     entry.state = to;
     if (to === 'queued') this.#enqueue(entry);
   }
@@ -374,6 +380,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   /** Back to the queue at `due`, in milliseconds since the epoch. */
   #sleepUntil(entry: Entry, due: number): void {
     const left = due - this.#clock.now();
+    entry.due = due;
     entry.cancelTimer = this.#clock.after(Math.min(Math.max(0, left), LONGEST_SLEEP_MS), () => {
       if (this.#clock.now() < due) {
         this.#sleepUntil(entry, due);

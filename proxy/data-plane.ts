@@ -6,7 +6,9 @@ import { Inbound } from './inbound/inbound.ts';
 import { MeshView } from './mesh-view.ts';
 import { Outbound } from './outbound/outbound.ts';
 import { ProxyError } from './proxy-error.ts';
+import { type LogLine, RefusalLog } from './refusal-log.ts';
 import type { Telemetry } from './telemetry/connection-record.ts';
+import { TunnelTelemetry } from './tunnel-telemetry.ts';
 import { TunnelPool } from './tunnel/tunnel-pool.ts';
 import { TunnelServer } from './tunnel/tunnel-server.ts';
 
@@ -20,7 +22,7 @@ export interface DataPlaneOptions {
   readonly verifier: PeerVerifier;
   readonly telemetry: Telemetry;
   readonly deniedByHeader: boolean;
-  readonly log: (level: 'info' | 'warn' | 'error', message: string, fields: Readonly<Record<string, unknown>>) => void;
+  readonly log: LogLine;
 }
 
 /** Listening descriptors of one workload; the data plane takes them over. */
@@ -42,6 +44,13 @@ interface Listeners {
 /** Connections that one worker holds per workload and way. Past it new ones are reset: a flood costs no more than this. */
 const MAX_CONNECTIONS_PER_LISTENER = 32_768;
 
+/** What the connections of a listener count as. */
+const LISTENERS = {
+  outbound: { side: 'outbound', path: 'passthrough' },
+  inbound: { side: 'inbound', path: 'plaintext' },
+  tunnel: { side: 'inbound', path: 'tunnel' },
+} as const;
+
 /** How long the streams of a closed tunnel listener may go on. */
 const TUNNEL_DRAIN_MS = 3_600_000;
 
@@ -51,6 +60,7 @@ export class DataPlane implements AsyncDisposable {
   readonly #inbound: Inbound;
   readonly #outbound: Outbound;
   readonly #tunnels: TunnelPool;
+  readonly #tunnelTelemetry: TunnelTelemetry;
   readonly #listeners = new Map<number, Listeners>();
   #view: MeshView;
 
@@ -59,11 +69,22 @@ export class DataPlane implements AsyncDisposable {
     this.#view = new MeshView(options.snapshot);
     const view = (): MeshView => this.#view;
     const { dialer, telemetry, contexts, verifier, originalDestinations, deniedByHeader } = options;
-    this.#tunnels = new TunnelPool({ dialer, contexts, verifier });
+    const refusals = new RefusalLog(options.log);
+    const tunnelTelemetry = new TunnelTelemetry(telemetry, refusals);
+    this.#tunnelTelemetry = tunnelTelemetry;
+    this.#tunnels = new TunnelPool({
+      dialer,
+      contexts,
+      verifier,
+      onOpened: () => tunnelTelemetry.opened('outbound'),
+      onClosed: () => tunnelTelemetry.closed('outbound'),
+      onFailed: (error) => tunnelTelemetry.failed(error),
+    });
     this.#inbound = new Inbound({
       view,
       dialer,
       telemetry,
+      refusals,
       deniedByHeader,
       portsOf: (workloadId) => this.#listeners.get(workloadId)?.ports ?? null,
     });
@@ -89,17 +110,18 @@ export class DataPlane implements AsyncDisposable {
     const { workloadId, ports } = request;
     const tunnel = request.tunnel.length === 0 ? null : this.#tunnelServer(request);
     const servers = [
-      ...request.outbound.map((fd) => this.#server(fd, (socket) => this.#outbound.accept(socket, workloadId))),
-      ...request.inbound.map((fd) => this.#server(fd, (socket) => this.#inbound.acceptPlaintext(socket, workloadId, ports))),
-      ...request.tunnel.map((fd) => this.#server(fd, (socket) => tunnel?.accept(socket))),
+      ...request.outbound.map((fd) => this.#server(fd, 'outbound', (socket) => this.#outbound.accept(socket, workloadId))),
+      ...request.inbound.map((fd) => this.#server(fd, 'inbound', (socket) => this.#inbound.acceptPlaintext(socket, workloadId, ports))),
+      ...request.tunnel.map((fd) => this.#server(fd, 'tunnel', (socket) => tunnel?.accept(socket))),
     ];
     this.#listeners.set(workloadId, { ports, servers, tunnel });
   }
 
-  #server(fd: number, accept: (socket: Socket) => void): Server {
+  #server(fd: number, kind: keyof ListenerPorts, accept: (socket: Socket) => void): Server {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, accept);
     server.maxConnections = MAX_CONNECTIONS_PER_LISTENER;
-    server.on('drop', () => this.#options.telemetry.refused('inbound', 'plaintext', 'limit'));
+    const { side, path } = LISTENERS[kind];
+    server.on('drop', () => this.#options.telemetry.refused(side, path, 'limit'));
     // Running out of descriptors must not end the worker; the next accept tries again.
     server.on('error', (error) => this.#options.log('error', 'a listener failed', { error: error.message }));
     server.listen({ fd });
@@ -107,16 +129,15 @@ export class DataPlane implements AsyncDisposable {
   }
 
   #tunnelServer({ workloadId, identity, ports }: ListenRequest): TunnelServer {
-    const { contexts, verifier, telemetry, log } = this.#options;
+    const { contexts, verifier } = this.#options;
     return new TunnelServer({
       contexts,
       verifier,
       identity,
       onConnect: (connect, responder) => this.#inbound.acceptTunnel(connect, responder, workloadId, ports),
-      onRefused: ({ reason, remoteAddress }) => {
-        telemetry.refused('inbound', 'tunnel', 'peer-identity');
-        log('warn', 'a tunnel was refused', { reason, remoteAddress, identity });
-      },
+      onRefused: (refused) => this.#tunnelTelemetry.refused(refused, identity),
+      onOpened: () => this.#tunnelTelemetry.opened('inbound'),
+      onClosed: () => this.#tunnelTelemetry.closed('inbound'),
     });
   }
 

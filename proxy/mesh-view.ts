@@ -8,6 +8,7 @@ export interface ServiceTarget {
   readonly service: ServiceEntry;
   readonly targetPort: number;
   readonly protocol: DeclaredProtocol;
+  /** Those that have an address. */
   readonly endpoints: readonly WorkloadEntry[];
 }
 
@@ -16,6 +17,15 @@ export interface EffectiveMode {
   readonly mode: Mode;
   readonly source: string;
 }
+
+/** Stands for a policy that a workload names and nobody knows: closed. */
+const UNKNOWN_POLICY: PolicyEntry = {
+  name: 'unknown policy',
+  action: 'DENY',
+  rules: [{ from: [], to: [], when: [] }],
+  provider: null,
+  dryRun: false,
+};
 
 /** A MeshSnapshot with the indexes that the data path asks. Immutable: a new snapshot makes a new view, swapped at once. */
 export class MeshView {
@@ -38,9 +48,10 @@ export class MeshView {
 
   #indexService(service: ServiceEntry): void {
     const endpoints = service.endpoints.map((id) => this.#byId.get(id)).filter((workload) => workload !== undefined);
+    const reachable = endpoints.filter(({ addresses }) => addresses.length > 0);
     const ports = new Map<number, ServiceTarget>();
     for (const { port, targetPort, protocol } of service.ports) {
-      ports.set(port, { service, targetPort, protocol, endpoints });
+      ports.set(port, { service, targetPort, protocol, endpoints: reachable });
       for (const endpoint of endpoints) {
         let declared = this.#declared.get(endpoint);
         if (declared === undefined) this.#declared.set(endpoint, (declared = new Map()));
@@ -82,11 +93,11 @@ export class MeshView {
     return workload.mode;
   }
 
-  /** The workload's compiled policies; compiled when first asked for, once per view. */
+  /** The compiled policies of a workload of this view (of another view its policies would be others); compiled when first asked for. */
   policyOf(workload: WorkloadEntry): WorkloadPolicy {
     let policy = this.#policies.get(workload);
     if (policy === undefined) {
-      const entries = workload.policies.map((index) => this.snapshot.policies[index]).filter((entry): entry is PolicyEntry => !!entry);
+      const entries = workload.policies.map((index) => this.snapshot.policies[index] ?? UNKNOWN_POLICY);
       policy = compileWorkloadPolicy(entries, {
         trustDomain: this.snapshot.trustDomain,
         trustDomainAliases: this.snapshot.settings.trustDomainAliases,

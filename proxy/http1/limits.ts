@@ -10,6 +10,8 @@ export interface Http1Limits {
   readonly headTimeoutMillis: number;
   /** How long the gate may take to answer for a request, in milliseconds. Past it: 503. A last resort: authorisers have their own deadlines. */
   readonly authorisationMillis: number;
+  /** A denied request's short body must be here in this time, in milliseconds. Past it, the connection ends. */
+  readonly drainMillis: number;
   /** A denied request's body up to this many bytes is read and dropped so that the connection can go on; past it, it is closed. */
   readonly drainBytes: number;
   /** Chunk extensions in one chunk line, in bytes. */
@@ -28,8 +30,9 @@ export const DEFAULT_HTTP1_LIMITS: Http1Limits = {
   headBytes: 32_768,
   fields: 100,
   targetBytes: 8192,
-  headTimeoutMillis: 60_000,
+  headTimeoutMillis: 20_000,
   authorisationMillis: 60_000,
+  drainMillis: 20_000,
   drainBytes: 65_536,
   chunkExtensionBytes: 256,
   chunkExtensionTotalBytes: 16_384,

@@ -992,6 +992,7 @@ export class Http1Session {
     if (goesOn && head.bodyLength > 0) {
       this.#requestBody.start(head.bodyLength);
       this.#move(RequestState.discard, ResponseState.idle);
+      this.#timer.arm(this.#limits.drainMillis);
       return;
     }
     this.#report();
@@ -1009,6 +1010,9 @@ export class Http1Session {
     } else if (this.#requestState === RequestState.head && !this.#partialRequest.empty) {
       this.#refuseHead('head-timeout', this.#partialRequest.view(), 0);
       this.#settle();
+    } else if (this.#requestState === RequestState.discard) {
+      this.#report();
+      this.#close(this.#limits.lingerMillis);
     }
   }
 

@@ -40,6 +40,13 @@ export const DETECTION_TIMEOUT_MS = 5_000;
  * beginning of a request, goes on to the application after this.
  */
 const UNDECIDED_TEXT_MS = 200;
+/**
+ * How long a client may say nothing where only HTTP would be allowed: until then its connection may be one of a pool that was opened ahead.
+ * Where bytes of any protocol are allowed, the application decides.
+ */
+export const SILENCE_TIMEOUT_MS = 30_000;
+/** After an orderly end both sides have this long to close. */
+const LINGER_MS = 1_000;
 /** First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). */
 const TLS_HANDSHAKE = 0x16;
 
@@ -64,7 +71,8 @@ export class InboundConnection {
   #session: Http1Session | null = null;
   #seen: Buffer | null = null;
   #timer: NodeJS.Timeout | null = null;
-  #decision: Decision;
+  /** About the connection as a whole; null when it ends for a reason that is not policy's. */
+  #decision: Decision | null;
   /** Relayed as bytes although it began as HTTP may: for as long as no request could be refused. */
   #mayBeHttp = false;
 
@@ -93,6 +101,7 @@ export class InboundConnection {
       return;
     }
     if (upstream === null) this.#startTimer();
+    else if (this.#policy.tcp.verdict === 'deny') this.#timer = setTimeout(() => this.#endSilent(upstream), SILENCE_TIMEOUT_MS).unref();
     arrival.stream.attach(this.#downstreamHandler);
     upstream?.attach(this.#upstreamHandler);
     arrival.stream.resume();
@@ -134,6 +143,7 @@ export class InboundConnection {
 
   readonly #downstreamHandler: ByteStreamHandler = {
     onData: (chunk) => {
+      if (this.#seen === null) this.#stopTimer();
       const seen = this.#seen === null ? chunk : Buffer.concat([this.#seen, chunk]);
       this.#seen = seen;
       const protocol = detectProtocol(seen);
@@ -203,11 +213,30 @@ export class InboundConnection {
     if (before.serverEnded) this.arrival.stream.end();
   }
 
+  /** An orderly end, as an idle connection may have at any time: a pool that opened it ahead makes another one. */
+  #endSilent(upstream: ByteStream): void {
+    const { stream } = this.arrival;
+    const silent = new ProxyError('WEFT_PROXY_SILENT', `the client said nothing for ${SILENCE_TIMEOUT_MS / 1000} s`);
+    this.#move('refused');
+    this.#decision = null;
+    this.record.refused('timeout');
+    const linger = setTimeout(() => this.destroy(silent), LINGER_MS).unref();
+    const closed = (): void => {
+      clearTimeout(linger);
+      upstream.destroy(silent);
+      this.#close(silent);
+    };
+    stream.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose: closed });
+    upstream.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} });
+    upstream.end();
+    stream.end();
+  }
+
   /** A reset, with the reason in the log: what is not HTTP has no better answer. */
   #refuse(reason: Refusal): void {
     this.#move('refused');
     this.record.refused(reason);
-    const error = new ProxyError('WEFT_PROXY_REFUSED', `refused: ${this.#decision.reason}`);
+    const error = new ProxyError('WEFT_PROXY_REFUSED', `refused: ${this.#policy.tcp.reason}`);
     // Their ends are reported here from now on.
     this.arrival.stream.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose: () => this.#close(error) });
     this.#upstream?.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} });

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { canonicalAddress } from '../../src/model/address.ts';
+import { canonicalAddress, joinHostPort } from '../../src/model/address.ts';
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { Dialer } from '../../src/model/data-plane.ts';
 import { parseSpiffeId } from '../../src/model/identity.ts';
@@ -7,8 +7,10 @@ import type { WorkloadEntry } from '../../src/model/snapshot.ts';
 import type { LocalArrival } from '../local-arrival.ts';
 import type { MeshView } from '../mesh-view.ts';
 import { ProxyError } from '../proxy-error.ts';
+import type { RefusalLog } from '../refusal-log.ts';
 import { SocketByteStream } from '../socket-stream.ts';
 import type { ConnectionRecord, Telemetry } from '../telemetry/connection-record.ts';
+import type { Refusal } from '../telemetry/counter-table.ts';
 import type { TunnelConnect, TunnelResponder } from '../tunnel/tunnel-server.ts';
 import { bindPolicy, InboundConnection } from './inbound-connection.ts';
 import type { InboundArrival } from './inbound-connection.ts';
@@ -18,6 +20,7 @@ export interface InboundDependencies {
   readonly view: () => MeshView;
   readonly dialer: Dialer;
   readonly telemetry: Telemetry;
+  readonly refusals: RefusalLog;
   /** Name the policy in `x-weft-denied-by` of refusals. */
   readonly deniedByHeader: boolean;
   /** The agent's own ports in a local workload's namespace; null while nobody listens there. */
@@ -50,8 +53,10 @@ export class Inbound {
     const { view, telemetry } = this.#dependencies;
     const workload = view().workload(workloadId);
     const port = socket.localPort;
+    // Without addresses it was reset before it was accepted.
     if (workload === undefined || socket.localAddress === undefined || port === undefined || socket.remoteAddress === undefined) {
-      socket.destroy();
+      telemetry.refused('inbound', 'plaintext', workload === undefined ? 'unknown-destination' : 'other');
+      socket.resetAndDestroy();
       return;
     }
     if (port === ports.inbound || port === ports.outbound) {
@@ -78,34 +83,35 @@ export class Inbound {
       local.stream.destroy(new ProxyError('WEFT_PROXY_REFUSED', "refused: this port is an agent's own"));
       return;
     }
-    this.#start({
-      workload: local.server,
-      stream: local.stream,
-      security: 'kernel',
-      peer: parseSpiffeId(local.client.identity),
-      source: local.source,
-      destination: local.destination,
-    });
+    this.#start(
+      {
+        workload: local.server,
+        stream: local.stream,
+        security: 'kernel',
+        peer: parseSpiffeId(local.client.identity),
+        source: local.source,
+        destination: local.destination,
+      },
+      local.client,
+    );
   }
 
   /** A CONNECT of a peer whose certificate was verified. */
   acceptTunnel(connect: TunnelConnect, responder: TunnelResponder, workloadId: number, ports: AgentPorts): void {
-    const { view, telemetry } = this.#dependencies;
-    const workload = view().workload(workloadId);
+    const workload = this.#dependencies.view().workload(workloadId);
     if (workload === undefined) {
+      this.#dependencies.telemetry.refused('inbound', 'tunnel', 'unknown-destination');
       responder.refuse(503);
       return;
     }
     const address = canonicalAddress(connect.host);
     if (address !== canonicalAddress(connect.localAddress) && !workload.addresses.includes(address)) {
       // Another pod's address: this tunnel ends here and does not route.
-      telemetry.refused('inbound', 'tunnel', 'unknown-destination');
-      responder.refuse(400);
+      this.#refuseConnect(connect, responder, workload, 'unknown-destination', 400);
       return;
     }
     if (isAgentPort(ports, connect.port)) {
-      telemetry.refused('inbound', 'tunnel', 'forbidden-port');
-      responder.refuse(503);
+      this.#refuseConnect(connect, responder, workload, 'forbidden-port', 503);
       return;
     }
     const partial = {
@@ -118,18 +124,32 @@ export class Inbound {
     this.#connectTunnel(partial, responder);
   }
 
+  #refuseConnect(connect: TunnelConnect, responder: TunnelResponder, workload: WorkloadEntry, reason: Refusal, status: 400 | 503): void {
+    const { host, port, peer, remoteAddress } = connect;
+    this.#dependencies.telemetry.refused('inbound', 'tunnel', reason);
+    this.#dependencies.refusals.add('warn', 'a CONNECT was refused', {
+      reason,
+      remoteAddress,
+      peer: peer.text,
+      destination: joinHostPort(host, port),
+      identity: workload.identity,
+    });
+    responder.refuse(status);
+  }
+
   /** Answers 200 once the application accepted, as ztunnel does; or at once when the answer is a refusal that the client should read. */
   #connectTunnel(partial: Omit<InboundArrival, 'stream'>, responder: TunnelResponder): void {
     // The policy does not look at the stream; it is not there before the answer.
     const policy = bindPolicy(this.#dependencies.view(), partial as InboundArrival);
     if (policy.scope === 'deny') {
-      this.#adopt({ ...partial, stream: responder.accept() }, null);
+      this.#adopt({ ...partial, stream: responder.accept() }, null, this.#clientOf(partial));
       return;
     }
     let socket: Socket;
     try {
       socket = this.#dial(partial);
     } catch {
+      this.#dependencies.telemetry.refused('inbound', 'tunnel', 'dial-failed');
       responder.refuse(503);
       return;
     }
@@ -146,7 +166,14 @@ export class Inbound {
       socket.off('timeout', fail);
       socket.off('error', fail);
       responder.onAbort(null);
-      this.#adopt({ ...partial, stream: responder.accept() }, new SocketByteStream(socket));
+      // The mesh may be another by now, and with it the workload's mode and policies.
+      const workload = this.#dependencies.view().workload(partial.workload.id);
+      if (workload === undefined) {
+        fail();
+        return;
+      }
+      const arrival = { ...partial, workload, stream: responder.accept() };
+      this.#adopt(arrival, new SocketByteStream(socket), this.#clientOf(arrival));
     });
   }
 
@@ -156,36 +183,40 @@ export class Inbound {
       workloadId: workload.id,
       address: destination.address,
       port: destination.port,
-      presentedPeer: source,
+      // Without an address there is nothing to show.
+      presentedPeer: source.address === '' ? null : source,
     });
   }
 
-  #start(arrival: InboundArrival): void {
+  /** The workload at the peer's address, if the identity is its: who shares an address does not get the name. For logs only. */
+  #clientOf({ peer, source }: Omit<InboundArrival, 'stream'>): WorkloadEntry | null {
+    const found = peer === null ? undefined : this.#dependencies.view().workloadAt(source.address);
+    return found?.identity === peer?.text ? (found ?? null) : null;
+  }
+
+  #start(arrival: InboundArrival, client: WorkloadEntry | null = null): void {
     const policy = bindPolicy(this.#dependencies.view(), arrival);
     let upstream: ByteStream | null = null;
     if (policy.scope !== 'deny') {
       try {
         upstream = new SocketByteStream(this.#dial(arrival));
       } catch (error) {
+        this.#dependencies.telemetry.refused('inbound', PATH_OF[arrival.security], 'dial-failed');
         arrival.stream.destroy(new ProxyError('WEFT_PROXY_DIAL', 'no socket towards the application', { cause: error }));
         return;
       }
     }
-    this.#adopt(arrival, upstream);
+    this.#adopt(arrival, upstream, client);
   }
 
-  #adopt(arrival: InboundArrival, upstream: ByteStream | null): void {
+  #adopt(arrival: InboundArrival, upstream: ByteStream | null, client: WorkloadEntry | null): void {
     const { view, telemetry } = this.#dependencies;
     const now = view();
     const record: ConnectionRecord = telemetry.open({
       direction: 'inbound',
       security: arrival.security,
       path: PATH_OF[arrival.security],
-      source: {
-        ...arrival.source,
-        workload: arrival.peer === null ? null : (now.workloadAt(arrival.source.address) ?? null),
-        identity: arrival.peer?.text ?? null,
-      },
+      source: { ...arrival.source, workload: client, identity: arrival.peer?.text ?? null },
       destination: {
         ...arrival.destination,
         workload: arrival.workload,

@@ -43,13 +43,14 @@ const RETRY_PAUSE_MS = 50;
 const MAY_COME_BACK: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE']);
 /** How long plaintext goes on to a permissive endpoint whose tunnel was refused, before the tunnel is tried again. */
 const TUNNEL_AWAY_MS = 1_000;
+const MAX_TUNNELS_AWAY = 4_096;
 
 /** Everything that workloads of this node dial. */
 export class Outbound {
   readonly connections: Set<OutboundConnection> = new Set();
   readonly #dependencies: OutboundDependencies;
   readonly #balance = new RoundRobin();
-  /** Endpoint address to when its tunnel may be tried again (ms). Bounded by the number of remote workloads. */
+  /** Client and endpoint to when the tunnel may be tried again (ms). A client's own network decides: what it saw is no other's business. */
   readonly #tunnelAway = new Map<string, number>();
 
   constructor(dependencies: OutboundDependencies) {
@@ -66,7 +67,8 @@ export class Outbound {
       return;
     }
     const now = view();
-    const client = now.workload(original.workloadId);
+    // A connection that was captured for a former agent carries its number; the namespace that it came from is the listener's workload's.
+    const client = now.workload(original.workloadId) ?? now.workload(listenerWorkloadId);
     if (client === undefined) {
       telemetry.refused('outbound', 'passthrough', 'unknown-destination');
       socket.resetAndDestroy();
@@ -153,7 +155,8 @@ export class Outbound {
       onClose: (error) => (gone = error ?? new ProxyError('WEFT_PROXY_CLIENT_CLOSED', 'the client left')),
     });
     const permissive = this.#dependencies.view().modeOf(server, port) === 'permissive';
-    if (permissive && this.#isAway(address)) {
+    const pair = `${client.id} ${address}`;
+    if (permissive && this.#isAway(pair)) {
       record.fellBack();
       this.#passthrough(leg, client, address, port, closed);
       return;
@@ -167,7 +170,7 @@ export class Outbound {
           destinationAddress: address,
           expectedIdentities: [server.identity],
           authority: joinHostPort(address, port),
-          headers: { forwarded: `for="${joinHostPort(source.address, source.port)}"` },
+          headers: source.address === '' ? {} : { forwarded: `for="${joinHostPort(source.address, source.port)}"` },
         });
         if (gone !== null) {
           stream.destroy();
@@ -187,7 +190,7 @@ export class Outbound {
           continue;
         }
         if (code === 'ECONNREFUSED' && permissive) {
-          this.#tunnelAway.set(address, Date.now() + TUNNEL_AWAY_MS);
+          this.#setAway(pair);
           record.fellBack();
           this.#passthrough(leg, client, address, port, closed);
           return;
@@ -198,12 +201,22 @@ export class Outbound {
     }
   }
 
-  #isAway(address: string): boolean {
-    const until = this.#tunnelAway.get(address);
+  #isAway(pair: string): boolean {
+    const until = this.#tunnelAway.get(pair);
     if (until === undefined) return false;
     if (until > Date.now()) return true;
-    this.#tunnelAway.delete(address);
+    this.#tunnelAway.delete(pair);
     return false;
+  }
+
+  #setAway(pair: string): void {
+    const now = Date.now();
+    if (this.#tunnelAway.size >= MAX_TUNNELS_AWAY) {
+      for (const [known, until] of this.#tunnelAway) if (until <= now) this.#tunnelAway.delete(known);
+      // Without a place in the map the tunnel is only tried each time.
+      if (this.#tunnelAway.size >= MAX_TUNNELS_AWAY) return;
+    }
+    this.#tunnelAway.set(pair, now + TUNNEL_AWAY_MS);
   }
 
   /** Ends the connections of one workload: its network namespace is gone. */
@@ -213,9 +226,12 @@ export class Outbound {
   }
 }
 
-/** The address that the client's packets would carry: the one of its own in the family it dialled. */
+/**
+ * The address that the client's packets would carry: the one of its own in the family it dialled. '' for a workload without addresses,
+ * such as one of `weft run`: to policy it is then unknown, and no rule about addresses decides in its favour.
+ */
 function sourceAddress(client: WorkloadEntry, dialled: string): string {
-  return canonicalAddress(client.addresses.find((address) => isIpv6(address) === isIpv6(dialled)) ?? client.addresses[0] ?? dialled);
+  return canonicalAddress(client.addresses.find((address) => isIpv6(address) === isIpv6(dialled)) ?? client.addresses[0] ?? '');
 }
 
 /** The system's word for why there is no tunnel, or ''. */

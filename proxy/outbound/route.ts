@@ -29,9 +29,10 @@ export type Route =
 export class RoundRobin {
   #next = 0;
 
-  pick<Item>(items: readonly Item[]): Item {
+  /** Undefined when there is none to choose from. */
+  pick<Item>(items: readonly Item[]): Item | undefined {
     this.#next = (this.#next + 1) >>> 0;
-    return items[this.#next % items.length] as Item;
+    return items[this.#next % items.length];
   }
 }
 
@@ -41,19 +42,18 @@ export function route(view: MeshView, destination: OriginalDestination, balance:
   const target = view.serviceAt(address, port);
   if (target !== undefined) {
     const service = `${target.service.namespace}/${target.service.name}`;
-    const reachable = target.endpoints.filter((endpoint) => addressFor(endpoint, address) !== null);
-    if (reachable.length === 0) return { kind: 'none', service };
-    const server = balance.pick(reachable);
-    return toWorkload(server, addressFor(server, address) as string, target.targetPort, service);
+    const server = balance.pick(target.endpoints);
+    if (server === undefined) return { kind: 'none', service };
+    return toWorkload(server, addressFor(server, address), target.targetPort, service);
   }
   const server = view.workloadAt(address);
   if (server !== undefined) return toWorkload(server, address, port, view.serviceOf(server));
   return { kind: 'passthrough', address, port, server: null, service: null };
 }
 
-/** The endpoint's address in the family that the client dialled, since the client's pod may have no other. */
-function addressFor(endpoint: WorkloadEntry, dialled: string): string | null {
-  return endpoint.addresses.find((address) => isIpv6(address) === isIpv6(dialled)) ?? endpoint.addresses[0] ?? null;
+/** The endpoint's address in the family that the client dialled, since the client's pod may have no other. Endpoints of a ServiceTarget have one. */
+function addressFor(endpoint: WorkloadEntry, dialled: string): string {
+  return endpoint.addresses.find((address) => isIpv6(address) === isIpv6(dialled)) ?? (endpoint.addresses[0] as string);
 }
 
 function toWorkload(server: WorkloadEntry, address: string, port: number, service: string | null): Route {

@@ -20,6 +20,8 @@ export const REFUSALS = [
   'not-captured',
   'dial-failed',
   'tunnel-failed',
+  'tls-failed',
+  'malformed',
   'timeout',
   'limit',
   'draining',

@@ -160,7 +160,7 @@ export class TunnelClient {
   #handshake(socket: Socket): void {
     if (this.#failed !== null) return;
     this.#clearTimer();
-    this.#timer = setTimeout(() => this.#fail(this.#tlsError(new Error('the handshake timed out'))), this.#limits.handshakeTimeoutMs);
+    this.#timer = setTimeout(() => this.#fail(this.#tlsError(handshakeTimeout())), this.#limits.handshakeTimeoutMs);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 180_000);
     // No servername: HBONE has no SNI. The chain and the identity are checked below from the DER, on every handshake, so that Node's own
@@ -346,6 +346,10 @@ export class TunnelClient {
     if (this.#connection !== null) this.#connection.destroy(error);
     else this.#fail(new TunnelError('WEFT_TUNNEL_CLOSED', `the tunnel to ${this.#where()} was given up`, { cause: error }));
   }
+}
+
+function handshakeTimeout(): Error {
+  return Object.assign(new Error('the handshake timed out'), { code: 'handshake_timeout' });
 }
 
 function refusalHint(status: number): string {

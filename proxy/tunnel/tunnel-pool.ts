@@ -58,6 +58,11 @@ export interface TunnelPoolOptions {
   readonly contexts: TlsContexts;
   readonly verifier: PeerVerifier;
   readonly limits?: Partial<TunnelPoolLimits>;
+  /** A peer was verified, and its tunnel is open; `onClosed` follows. */
+  readonly onOpened?: () => void;
+  readonly onClosed?: () => void;
+  /** There is no tunnel, for this reason. */
+  readonly onFailed?: (error: TunnelError) => void;
 }
 
 export interface TunnelPoolStats {
@@ -105,10 +110,11 @@ export class TunnelPool {
   readonly #limits: TunnelPoolLimits;
   readonly #groups = new Map<string, Group>();
   readonly #idleTimers = new Map<TunnelClient, NodeJS.Timeout>();
+  readonly #opened = new Set<TunnelClient>();
   #state: LifecycleState = 'running';
   #handshakes = 0;
   #failures = 0;
-  #opened = 0;
+  #openedStreams = 0;
   #waiters: (() => void)[] = [];
 
   constructor(options: TunnelPoolOptions) {
@@ -126,7 +132,7 @@ export class TunnelPool {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       try {
         const stream = await this.#openOnce(request);
-        this.#opened++;
+        this.#openedStreams++;
         return stream;
       } catch (error) {
         // Only what the peer has certainly not begun may be tried again.
@@ -237,6 +243,8 @@ export class TunnelPool {
         if (group.starting === client) group.starting = null;
         group.failures = 0;
         group.lastError = null;
+        this.#opened.add(client);
+        this.#options.onOpened?.();
         if (this.#state === 'running') {
           group.usable.add(client);
           this.#armIdle(group, client);
@@ -249,6 +257,7 @@ export class TunnelPool {
         this.#failures++;
         group.failures++;
         group.lastError = error instanceof TunnelError ? error : new TunnelError('WEFT_TUNNEL_DIAL', errorText(error), { cause: error });
+        this.#options.onFailed?.(group.lastError);
         const beyond = group.failures - this.#limits.failuresBeforeBackoff;
         if (beyond >= 0)
           group.retryAt = Date.now() + Math.min(this.#limits.maxBackoffMs, this.#limits.backoffMs * 2 ** Math.min(beyond, 20));
@@ -267,6 +276,7 @@ export class TunnelPool {
     group.usable.delete(client);
     group.retired.delete(client);
     this.#clearIdle(client);
+    if (this.#opened.delete(client)) this.#options.onClosed?.();
     this.#forgetIfEmpty(group);
     this.#checkDrained();
   }
@@ -309,7 +319,7 @@ export class TunnelPool {
       state: this.#state,
       handshakes: this.#handshakes,
       failures: this.#failures,
-      openedStreams: this.#opened,
+      openedStreams: this.#openedStreams,
       tunnels: [...this.#groups.values()].map((group) => ({
         sourceWorkloadId: group.request.sourceWorkloadId,
         sourceIdentity: group.request.sourceIdentity,

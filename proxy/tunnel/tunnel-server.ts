@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { PeerVerifier, TlsContexts } from '../../src/model/data-plane.ts';
+import { canonicalAddress } from '../../src/model/address.ts';
 import { WeftError, errorText } from '../../src/model/errors.ts';
 import type { SpiffeId } from '../../src/model/identity.ts';
 import type { LifecycleState } from '../../src/model/lifecycle.ts';
@@ -15,27 +16,13 @@ import type { HeaderList } from '../http2/hpack.ts';
 import type { Http2Stream } from '../http2/stream.ts';
 import { SocketByteStream } from '../socket-stream.ts';
 import { parseAuthority } from './authority.ts';
+import { Handshake, type HandshakeFailure, type HandshakeOwner } from './handshake.ts';
 import { peerChain } from './peer-certificates.ts';
 import { ALPN_HTTP2 } from './tunnel-client.ts';
 
 /** Why a connection, or a request on it, was turned away. The label of a counter. */
 export type TunnelRefusal =
-  /** No SVID to answer with. */
-  | 'no_identity'
-  /** Too many handshakes or connections at once. */
-  | 'limit'
-  /** Draining. */
-  | 'draining'
-  /** Nothing, or too little, for the whole handshake timeout. */
-  | 'handshake_timeout'
-  /** HTTP without TLS. */
-  | 'plaintext'
-  /** Bytes that are no TLS. */
-  | 'not_tls'
-  /** TLS that cannot be agreed on: version, suite, ALPN, broken messages. */
-  | 'tls'
-  /** Left before the handshake was over. */
-  | 'closed'
+  | HandshakeFailure
   /** No client certificate. */
   | 'no_certificate'
   /** A certificate that the verifier refused. */
@@ -53,6 +40,9 @@ export interface TunnelRefused {
   readonly code: string | null;
   readonly message: string;
   readonly remoteAddress: string;
+  readonly remotePort: number;
+  /** SPIFFE ID text of a peer that was verified; null before that. */
+  readonly peer: string | null;
 }
 
 /** A CONNECT by a verified peer. */
@@ -88,7 +78,9 @@ export interface TunnelResponder {
 export interface TunnelServerLimits {
   /** From the accepted TCP connection to the end of the TLS handshake, in milliseconds. */
   readonly handshakeTimeoutMs: number;
-  /** Handshakes under way at once: they are what costs CPU. */
+  /** Connections that have not said anything yet. The oldest makes room for the next: an honest peer speaks at once. */
+  readonly maxSilent: number;
+  /** Handshakes under way at once: they are what costs CPU and memory. The oldest makes room for the next. */
   readonly maxHandshakes: number;
   readonly maxConnections: number;
   readonly http2: Partial<Http2Options>;
@@ -96,7 +88,8 @@ export interface TunnelServerLimits {
 
 export const DEFAULT_SERVER_LIMITS: TunnelServerLimits = {
   handshakeTimeoutMs: 10_000,
-  maxHandshakes: 1024,
+  maxSilent: 4096,
+  maxHandshakes: 512,
   maxConnections: 16_384,
   http2: {},
 };
@@ -108,8 +101,14 @@ export interface TunnelServerOptions {
   readonly verifier: PeerVerifier;
   readonly onConnect: (connect: TunnelConnect, responder: TunnelResponder) => void;
   readonly onRefused?: (refused: TunnelRefused) => void;
+  /** A peer was verified, and its tunnel is open; `onClosed` follows. */
+  readonly onOpened?: () => void;
+  readonly onClosed?: () => void;
   readonly limits?: Partial<TunnelServerLimits>;
 }
+
+/** Where a connection comes from. */
+type RemoteEnd = Pick<Handshake, 'remoteAddress' | 'remotePort'>;
 
 export interface TunnelServerStats {
   readonly state: LifecycleState;
@@ -131,7 +130,10 @@ export interface TunnelServerStats {
 export class TunnelServer {
   readonly #options: TunnelServerOptions;
   readonly #limits: TunnelServerLimits;
-  readonly #handshakes = new Set<TLSSocket>();
+  /** Both in the order of arrival. */
+  readonly #silent = new Set<Handshake>();
+  readonly #handshakes = new Set<Handshake>();
+  readonly #handshakeOwner: HandshakeOwner;
   readonly #connections = new Set<Http2Connection>();
   #state: LifecycleState = 'running';
   #acceptedConnections = 0;
@@ -141,6 +143,36 @@ export class TunnelServer {
   constructor(options: TunnelServerOptions) {
     this.#options = options;
     this.#limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits };
+    this.#handshakeOwner = {
+      context: () => this.#options.contexts.context(this.#options.identity),
+      onStarted: (handshake) => {
+        this.#silent.delete(handshake);
+        this.#makeRoom(this.#handshakes, this.#limits.maxHandshakes);
+        this.#handshakes.add(handshake);
+      },
+      onFailed: (handshake, reason, error) => {
+        this.#forgetHandshake(handshake);
+        this.#refused(reason, error, handshake);
+        this.#checkDrained();
+      },
+      onSecure: (handshake, secure) => {
+        this.#forgetHandshake(handshake);
+        this.#secured(secure, handshake);
+        this.#checkDrained();
+      },
+    };
+  }
+
+  #forgetHandshake(handshake: Handshake): void {
+    this.#silent.delete(handshake);
+    this.#handshakes.delete(handshake);
+  }
+
+  /** Half-open connections must not keep others out: the oldest of them goes. */
+  #makeRoom(handshakes: ReadonlySet<Handshake>, limit: number): void {
+    if (handshakes.size < limit) return;
+    const [oldest] = handshakes;
+    oldest?.fail('limit', new Error('it was the oldest of too many half-open connections'));
   }
 
   stats(): TunnelServerStats {
@@ -149,7 +181,7 @@ export class TunnelServer {
     return {
       state: this.#state,
       identity: this.#options.identity,
-      handshakes: this.#handshakes.size,
+      handshakes: this.#silent.size + this.#handshakes.size,
       connections: this.#connections.size,
       streams,
       acceptedConnections: this.#acceptedConnections,
@@ -157,99 +189,39 @@ export class TunnelServer {
     };
   }
 
-  #refused(reason: TunnelRefusal, error: unknown, remoteAddress: string): void {
+  #refused(reason: TunnelRefusal, error: unknown, from: RemoteEnd, peer: string | null = null): void {
     const code = error instanceof WeftError ? error.code : ((error as NodeJS.ErrnoException | null)?.code ?? null);
-    this.#options.onRefused?.({ reason, code, message: errorText(error), remoteAddress });
+    const { remoteAddress, remotePort } = from;
+    this.#options.onRefused?.({ reason, code, message: errorText(error), remoteAddress, remotePort, peer });
   }
 
   /** Takes a TCP connection that was accepted on the tunnel port. */
   accept(socket: Socket): void {
-    const remoteAddress = socket.remoteAddress ?? '';
-    const remotePort = socket.remotePort ?? 0;
-    const localAddress = socket.localAddress ?? '';
-    const refuse = (reason: TunnelRefusal, error: unknown): void => {
+    const isFull = this.#connections.size >= this.#limits.maxConnections;
+    if (this.#state !== 'running' || isFull) {
+      const from = { remoteAddress: canonicalAddress(socket.remoteAddress ?? ''), remotePort: socket.remotePort ?? 0 };
       socket.on('error', () => {});
       socket.destroy();
-      this.#refused(reason, error, remoteAddress);
-    };
-    if (this.#state !== 'running') {
-      refuse('draining', 'the tunnel server is draining');
+      if (isFull) this.#refused('limit', 'too many tunnels at once', from);
+      else this.#refused('draining', 'the tunnel server is draining', from);
       return;
     }
-    if (this.#handshakes.size >= this.#limits.maxHandshakes || this.#connections.size >= this.#limits.maxConnections) {
-      refuse('limit', 'too many handshakes or connections at once');
-      return;
-    }
-    const context = this.#context();
-    if (context instanceof Error || context === null) {
-      refuse('no_identity', context ?? `no SVID for ${this.#options.identity}`);
-      return;
-    }
-    socket.setNoDelay(true);
-    socket.setKeepAlive(true, 180_000);
-    const secure = new TLSSocket(socket, {
-      isServer: true,
-      secureContext: context,
-      requestCert: true,
-      // Decided below from the DER, with a reason; OpenSSL knows only the union of all roots.
-      rejectUnauthorized: false,
-      ALPNProtocols: [ALPN_HTTP2],
-    });
-    // What happens to the TCP socket from now on shows on the TLS socket.
-    socket.on('error', () => {});
-    this.#handshakes.add(secure);
-    let failure: NodeJS.ErrnoException | null = null;
-    const timer = setTimeout(() => {
-      failure = Object.assign(new Error('the TLS handshake timed out'), { code: 'handshake_timeout' });
-      secure.destroy();
-    }, this.#limits.handshakeTimeoutMs);
-    const failed = (error: Error): void => {
-      failure ??= error;
-    };
-    const closed = (): void => {
-      clearTimeout(timer);
-      this.#handshakes.delete(secure);
-      this.#refused(refusalOf(failure), failure ?? new Error('the peer left during the handshake'), remoteAddress);
-      this.#checkDrained();
-    };
-    const left = (): void => void secure.destroy();
-    secure.on('error', failed);
-    // With half-open sockets a client that leaves early would be waited for.
-    secure.once('end', left);
-    // A failed handshake destroys the socket without 'error'; this is where its reason is.
-    secure.on('_tlsError', failed);
-    secure.once('close', closed);
-    secure.once('secure', () => {
-      clearTimeout(timer);
-      secure.off('close', closed);
-      secure.off('end', left);
-      secure.off('_tlsError', failed);
-      this.#handshakes.delete(secure);
-      this.#secured(secure, remoteAddress, remotePort, localAddress);
-      this.#checkDrained();
-    });
-  }
-
-  #context(): ReturnType<TlsContexts['context']> | Error {
-    try {
-      return this.#options.contexts.context(this.#options.identity);
-    } catch (error) {
-      return error as Error;
-    }
+    this.#makeRoom(this.#silent, this.#limits.maxSilent);
+    this.#silent.add(new Handshake(socket, this.#handshakeOwner, this.#limits.handshakeTimeoutMs));
   }
 
   /** The handshake is over, full or resumed: nothing is read before the peer is verified. */
-  #secured(secure: TLSSocket, remoteAddress: string, remotePort: number, localAddress: string): void {
+  #secured(secure: TLSSocket, from: Handshake): void {
     // Whatever the context allows, a tunnel is TLS 1.3 with HTTP/2.
     if (secure.getProtocol() !== 'TLSv1.3' || secure.alpnProtocol !== ALPN_HTTP2) {
       secure.destroy();
-      this.#refused('tls', 'the client did not agree on TLS 1.3 and h2', remoteAddress);
+      this.#refused('tls', 'the client did not agree on TLS 1.3 and h2', from);
       return;
     }
     const chain = peerChain(secure);
     if (chain.length === 0) {
       this.#sendAway(secure, 'the client showed no certificate');
-      this.#refused('no_certificate', 'the client showed no certificate', remoteAddress);
+      this.#refused('no_certificate', 'the client showed no certificate', from);
       return;
     }
     let peer: SpiffeId;
@@ -257,27 +229,29 @@ export class TunnelServer {
       peer = this.#options.verifier.verify(chain);
     } catch (error) {
       this.#sendAway(secure, error instanceof WeftError ? error.code : 'certificate refused');
-      this.#refused('certificate', error, remoteAddress);
+      this.#refused('certificate', error, from);
       return;
     }
     if (this.#state !== 'running') {
       secure.destroy();
-      this.#refused('draining', 'the tunnel server is draining', remoteAddress);
+      this.#refused('draining', 'the tunnel server is draining', from, peer.text);
       return;
     }
     this.#acceptedConnections++;
+    this.#options.onOpened?.();
     const connection: Http2Connection = new Http2Connection(
       'server',
       new SocketByteStream(secure),
       {
-        onStream: (stream, head, fields) => this.#connect(stream, head, fields, peer, remoteAddress, remotePort, localAddress),
-        onMalformed: (reason) => this.#refused('http2', reason, remoteAddress),
+        onStream: (stream, head, fields) => this.#connect(stream, head, fields, peer, from),
+        onMalformed: (reason) => this.#refused('http2', reason, from, peer.text),
         onClose: (error) => {
           this.#connections.delete(connection);
           // Losing a peer is no refusal; breaking the protocol is.
           if (error instanceof Http2Error && error.code !== 'WEFT_HTTP2_CONNECTION_LOST' && error.code !== 'WEFT_HTTP2_DRAIN_DEADLINE') {
-            this.#refused('http2', error, remoteAddress);
+            this.#refused('http2', error, from, peer.text);
           }
+          this.#options.onClosed?.();
           this.#checkDrained();
         },
       },
@@ -305,23 +279,15 @@ export class TunnelServer {
     secure.end(words);
   }
 
-  #connect(
-    stream: Http2Stream,
-    head: RequestHead,
-    fields: HeaderList,
-    peer: SpiffeId,
-    remoteAddress: string,
-    remotePort: number,
-    localAddress: string,
-  ): void {
+  #connect(stream: Http2Stream, head: RequestHead, fields: HeaderList, peer: SpiffeId, from: Handshake): void {
     if (head.method !== 'CONNECT') {
-      this.#refused('not_connect', `${head.method.slice(0, 20)} instead of CONNECT`, remoteAddress);
+      this.#refused('not_connect', `${head.method.slice(0, 20)} instead of CONNECT`, from, peer.text);
       answerAndEnd(stream, 400, {});
       return;
     }
     const authority = parseAuthority(head.authority);
     if (authority === null) {
-      this.#refused('authority', `CONNECT to ${JSON.stringify(head.authority.slice(0, 80))}`, remoteAddress);
+      this.#refused('authority', `CONNECT to ${JSON.stringify(head.authority.slice(0, 80))}`, from, peer.text);
       answerAndEnd(stream, 400, {});
       return;
     }
@@ -331,9 +297,9 @@ export class TunnelServer {
         host: authority.host,
         port: authority.port,
         peer,
-        remoteAddress,
-        remotePort,
-        localAddress,
+        remoteAddress: from.remoteAddress,
+        remotePort: from.remotePort,
+        localAddress: from.localAddress,
         headers: { get: (name) => fieldValue(fields, name) },
       },
       new StreamResponder(stream),
@@ -356,7 +322,7 @@ export class TunnelServer {
   }
 
   #checkDrained(): void {
-    if (this.#state === 'running' || this.#connections.size > 0 || this.#handshakes.size > 0) return;
+    if (this.#state === 'running' || this.#connections.size + this.#silent.size + this.#handshakes.size > 0) return;
     this.#state = 'stopped';
     this.#drained?.();
     this.#drained = null;
@@ -365,7 +331,7 @@ export class TunnelServer {
   /** Ends everything at once. Idempotent. */
   dispose(): void {
     if (this.#state === 'running') this.#state = 'draining';
-    for (const secure of this.#handshakes) secure.destroy();
+    for (const handshake of [...this.#silent, ...this.#handshakes]) handshake.fail('draining', 'the tunnel server is closing');
     for (const connection of this.#connections) connection.destroy();
     this.#checkDrained();
   }
@@ -373,16 +339,6 @@ export class TunnelServer {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-function refusalOf(failure: NodeJS.ErrnoException | null): TunnelRefusal {
-  const code = failure?.code ?? '';
-  if (failure === null || code === 'ECONNRESET' || code === 'EPIPE') return 'closed';
-  if (code === 'handshake_timeout') return 'handshake_timeout';
-  if (code === 'ERR_SSL_HTTP_REQUEST' || code === 'ERR_SSL_HTTPS_PROXY_REQUEST') return 'plaintext';
-  if (code === 'ERR_SSL_WRONG_VERSION_NUMBER' || code === 'ERR_SSL_BAD_RECORD_TYPE' || code === 'ERR_SSL_PACKET_LENGTH_TOO_LONG')
-    return 'not_tls';
-  return 'tls';
 }
 
 /** A final answer without a body. A client that still sends is told to stop, without blame (RFC 9113 section 8.1). */

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -73,8 +73,11 @@ export class AdminServer implements AsyncDisposable {
     const path = join(options.runDirectory, ADMIN_SOCKET_NAME);
     await clearSocket(path);
     const admin = new AdminServer(source, options.log, path);
-    await admin.#serve({ path }, (request) => admin.#route(request));
-    chmodSync(path, 0o600);
+    // The socket is born private: between bind and chmod anybody could connect.
+    const mask = process.umask(0o177);
+    const served = admin.#serve({ path }, (request) => admin.#route(request));
+    process.umask(mask);
+    await served;
     if (options.metrics !== null) await admin.#serve(options.metrics, (request) => admin.#routeMetrics(request));
     return admin;
   }

@@ -36,6 +36,8 @@ const MOVES: Record<EnrolmentState, readonly EnrolmentState[]> = {
 
 /** How long an un-enrolled workload still answers on its tunnel port, until the other nodes have heard. */
 const RELEASE_GRACE_MS = 5_000;
+/** A workload that could not be enrolled is tried again after this. */
+const RETRY_MS = 2_000;
 
 /**
  * One local workload on its way into the mesh and out of it.
@@ -55,6 +57,9 @@ export class Enrolment {
   #instance: string | null = null;
   #release: Promise<void> = Promise.resolve();
   #endGrace: () => void = () => {};
+  /** What the workers' listeners were told to serve. */
+  #servedIdentity = '';
+  #retryAt = 0;
 
   constructor(workload: WorkloadEntry, place: Place, dependencies: EnrolmentDependencies) {
     this.#workload = workload;
@@ -95,6 +100,25 @@ export class Enrolment {
     return this.#state === 'enrolled' && placeInstance(this.place) !== this.#instance;
   }
 
+  /** True if there is something to do for it now, although the configuration is the same. */
+  needsAttention(): boolean {
+    switch (this.#state) {
+      case 'enrolled':
+        return this.placeChanged() || (this.#identityChanged && Date.now() >= this.#retryAt);
+      case 'waiting':
+        return placeInstance(this.place) !== null;
+      case 'failed':
+        return Date.now() >= this.#retryAt;
+      case 'enrolling':
+      case 'releasing':
+        return false;
+    }
+  }
+
+  get #identityChanged(): boolean {
+    return this.#servedIdentity !== this.#workload.identity;
+  }
+
   /**
    * First half: listeners in every worker, and an SVID. Nothing is captured yet.
    * @returns false while the place is not there, or when it failed (see info)
@@ -115,6 +139,7 @@ export class Enrolment {
       await this.#dependencies.identityReady(this.#workload.identity);
       if (this.place.kind === 'cgroup') await this.#prepareCgroup();
       else await this.#prepareNamespace();
+      this.#servedIdentity = this.#workload.identity;
       this.#error = null;
       return true;
     } catch (error) {
@@ -129,6 +154,7 @@ export class Enrolment {
     if (text !== this.#error)
       this.#dependencies.log.error({ workload: this.#name, err: error }, 'a workload could not be enrolled; trying again');
     this.#error = text;
+    this.#retryAt = Date.now() + RETRY_MS;
     this.#move('failed');
   }
 
@@ -162,6 +188,13 @@ export class Enrolment {
   }
 
   async #listen(index: number, listeners: WorkerListeners): Promise<void> {
+    try {
+      this.#requireRunning(index);
+    } catch (error) {
+      // Nobody would take them over: in their group they would keep connections that are never accepted.
+      for (const fd of [...listeners.outbound, ...listeners.inbound, ...listeners.tunnel]) fd.close();
+      throw error;
+    }
     await this.#dependencies.workers.request(index, {
       type: 'listen',
       workloadId: this.#workload.id,
@@ -173,6 +206,11 @@ export class Enrolment {
       networkNamespace: this.#namespace?.fd ?? null,
       networkNamespaceCookie: this.place.kind === 'cgroup' ? 0n : this.#key,
     });
+  }
+
+  #requireRunning(index: number): void {
+    if (this.#dependencies.workers.isRunning(index)) return;
+    throw new AgentError('WEFT_AGENT_WORKER', `worker ${index} is not running`);
   }
 
   /** Second half: the workers know the workload as enrolled, so the kernel may capture. Arriving connections first. */
@@ -195,8 +233,17 @@ export class Enrolment {
     }
   }
 
+  /** Instead of capture(): it cannot be. */
+  refuse(error: AgentError): void {
+    if (this.#state !== 'enrolling') return;
+    this.#fail(error);
+    this.#release = this.#unlisten(false);
+  }
+
   #kernelWorkload(): KernelWorkload {
-    const { id, mode, addresses } = this.#workload;
+    const { id, mode, portModes, addresses } = this.#workload;
+    // The kernel knows no ports: without the agent a workload with one strict port is closed as a whole.
+    const strict = mode === 'strict' || portModes.some(([, portMode]) => portMode === 'strict');
     const address = (wanted: boolean): Uint8Array => {
       const found = addresses.find((text) => isIpv6(text) === wanted);
       return found === undefined ? new Uint8Array(16) : addressBytes(found);
@@ -204,7 +251,7 @@ export class Enrolment {
     const ports = this.#ports as ListenerPorts;
     return {
       id,
-      mode: mode === 'strict' ? KERNEL_MODE.strict : KERNEL_MODE.permissive,
+      mode: strict ? KERNEL_MODE.strict : KERNEL_MODE.permissive,
       outbound_port: ports.outbound,
       inbound_port: ports.inbound,
       tunnel_port: ports.tunnel,
@@ -213,13 +260,32 @@ export class Enrolment {
     };
   }
 
-  /** Takes a changed mode or address of the same workload. */
-  update(workload: WorkloadEntry): void {
+  /**
+   * Takes a changed mode, address or service account of the same workload.
+   * @throws what the kernel or a worker refused; it is tried again with the next call
+   */
+  async update(workload: WorkloadEntry): Promise<void> {
     const before = this.#workload;
     this.#workload = workload;
     if (this.#state !== 'enrolled') return;
-    if (before.mode === workload.mode && before.addresses.join() === workload.addresses.join()) return;
-    this.#dependencies.hooks.setWorkload(this.#kernelWorkload());
+    if (kernelPart(before) !== kernelPart(workload)) {
+      try {
+        this.#dependencies.hooks.setWorkload(this.#kernelWorkload());
+      } catch (error) {
+        this.#workload = before;
+        throw error;
+      }
+    }
+    if (this.#identityChanged) await this.#serveIdentity();
+  }
+
+  /** The tunnel listeners show another SVID from now on. Tunnels that are open go on with the old one. */
+  async #serveIdentity(): Promise<void> {
+    const { identityReady, workers } = this.#dependencies;
+    this.#retryAt = Date.now() + RETRY_MS;
+    await identityReady(this.#workload.identity);
+    await Promise.all(Array.from({ length: workers.size }, (_, index) => this.rejoin(index)));
+    this.#servedIdentity = this.#workload.identity;
   }
 
   #uncapture(): void {
@@ -231,13 +297,21 @@ export class Enrolment {
   /**
    * Stops capturing at once. Connections that are under way go on; the listeners close after a grace period, since other nodes may
    * still send here. If the place is gone, everything ends now.
+   *
+   * @param handOver the place goes to another workload: its ports are given up now, and the kernel goes on to capture for whoever comes
+   * @throws what the kernel refused; it is then still enrolled
    */
-  release(): Promise<void> {
-    if (this.#state !== 'enrolled') return this.#release;
-    this.#move('releasing');
+  async release(handOver = false): Promise<void> {
+    if (this.#state !== 'enrolled') {
+      if (handOver) this.#endGrace();
+      return this.#release;
+    }
     const gone = placeInstance(this.place) !== this.#instance;
-    this.#uncapture();
-    this.#release = this.#unlisten(gone, gone ? 0 : RELEASE_GRACE_MS).finally(() => this.#move('waiting'));
+    if (!handOver) this.#uncapture();
+    this.#move('releasing');
+    // Nobody is sent to a cgroup: it has no listeners of its own.
+    const atOnce = gone || handOver || this.place.kind === 'cgroup';
+    this.#release = this.#unlisten(gone, atOnce ? 0 : RELEASE_GRACE_MS).finally(() => this.#move('waiting'));
     return this.#release;
   }
 
@@ -260,6 +334,8 @@ export class Enrolment {
   /** A worker was replaced: give the new one its own listeners on the same ports. */
   async rejoin(index: number): Promise<void> {
     if (this.#state !== 'enrolled' || this.#ports === null) return;
+    // Before anything is opened: the kernel must not be pointed at a listener that nobody takes over.
+    this.#requireRunning(index);
     if (this.#namespace === null) {
       await this.#listen(index, { outbound: [], inbound: [], tunnel: [] });
       return;
@@ -285,4 +361,9 @@ export class Enrolment {
       error: this.#error,
     };
   }
+}
+
+/** What the hooks must know of a workload, to see whether it changed. */
+function kernelPart({ mode, portModes, addresses }: WorkloadEntry): string {
+  return JSON.stringify([mode, portModes, addresses]);
 }

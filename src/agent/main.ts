@@ -1,23 +1,29 @@
 import { openSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
 import { CertificateAuthority } from '../../certs/certificate-authority.ts';
+import { readPrivateFile } from '../../certs/private-file.ts';
 import { SvidManager } from '../../certs/svid-manager.ts';
+import { JwksStore } from '../../proxy/jwt/jwks-store.ts';
+import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
 import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import type { TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
 import { ConfigDirectory } from '../config/config-directory.ts';
-import { formatProblem } from '../config/format-problem.ts';
 import type { CountersAnswer, ReadyAnswer, StateAnswer, SvidsAnswer } from '../model/admin-api.ts';
 import { errorText } from '../model/errors.ts';
 import type { Mode } from '../model/resources.ts';
 import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts';
 import { AdminServer, type AdminSource } from './admin-server.ts';
+import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
+import { ConfigProblemLog } from './config-problem-log.ts';
+import { createJwksFetcher } from './jwks-fetcher.ts';
 import { createLog } from './log.ts';
-import { kernelEvents, renderMetrics, svidExpiry } from './metrics.ts';
+import { configurationProblems, kernelEvents, renderMetrics, svidExpiry } from './metrics.ts';
 import { Registry } from './registry.ts';
 import { WorkerPool } from './worker-pool.ts';
 
@@ -56,11 +62,21 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const source: { current: AdminSource | null } = { current: null };
   started.use(await AdminServer.listen(deferred(source), { runDirectory: options.runDirectory, metrics: options.metrics, log }));
 
+  // Keys of token issuers: fetched here, once for all workers.
+  const jwks = started.use(
+    new JwksStore({
+      fetchJwks: createJwksFetcher(),
+      onFailure: (uri, error) => log.warn({ uri, err: error }, 'the keys of a token issuer could not be fetched; trying again'),
+    }),
+  );
+
   // Kernel: hooks, and the sockets that they know as ours.
   const { bpfDirectory, cgroupRoot, maxConnections } = options;
   const hooks = started.use(KernelHooks.attach({ bpfDirectory, cgroupRoot, ...(maxConnections === null ? {} : { maxConnections }) }));
   const own = new OwnSockets(hooks.ownSockets);
-  hooks.onEvent((event) => log.warn(event, 'the kernel refused a connection'));
+  // Bounded: a pod that dials in a loop must not fill the log. Counters have them all.
+  const kernelRefusals = new RefusalLog((level, message, fields) => log[level](fields, message));
+  hooks.onEvent((event) => kernelRefusals.add('warn', 'the kernel refused a connection', { ...event }));
 
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
@@ -80,13 +96,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       }),
       onReady: (index) => {
         workers.send(index, { type: 'identities', update: svids.snapshot() });
+        workers.send(index, { type: 'jwks', update: jwks.snapshot() });
         if (hostListens) void rejoin(index);
       },
       onNeedIdentity: (identity) => void svids.wait(identity, SVID_WAIT_MS).catch(() => {}),
+      onNeedJwks: (uri) => void jwks.refresh(uri),
     }),
   );
   const sendIdentities = (): void => workers.broadcast({ type: 'identities', update: svids.snapshot() });
   started.defer(svids.onChange(sendIdentities));
+  started.defer(jwks.onChange((update) => workers.broadcast({ type: 'jwks', update })));
 
   // Mesh: who is in it, and who of them is here.
   let identities: ReadonlySet<string> = new Set();
@@ -102,6 +121,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       nodeName: options.nodeName,
       trustDomain: options.trustDomain,
       rootNamespace: options.rootNamespace,
+      hostWorkloadsFile: join(options.stateDirectory, 'host-workloads.json'),
       hostPorts: () => hostPorts,
       identityReady: async (identity) => {
         await svids.wait(identity, SVID_WAIT_MS);
@@ -112,7 +132,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         for (const identity of identities) if (!wanted.has(identity)) svids.forget(identity);
         identities = wanted;
       },
-      publish: async (snapshot) => void (await workers.requestAll({ type: 'snapshot', snapshot })),
+      publish: async (snapshot) => {
+        const rules = snapshot.authentications.flatMap((authentication) => authentication.rules);
+        jwks.setUris(new Set(rules.flatMap(({ jwksUri }) => jwksUri ?? [])));
+        await workers.requestAll({ type: 'snapshot', snapshot });
+      },
     }),
   );
 
@@ -158,16 +182,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await listenOnHost();
 
   // Configuration: from here on the node follows it.
-  let problems: readonly string[] = [];
+  const problems = new ConfigProblemLog(log);
   let configured = false;
   const config = started.use(
     await ConfigDirectory.open(options.configDirectory, {
       onChange: (resources, found) => {
-        problems = found.map((problem) => formatProblem(problem));
-        for (const problem of found)
-          log.error({ file: problem.file, line: problem.line, field: problem.field }, `configuration refused: ${problem.message}`);
+        problems.report(found);
         configured = true;
-        registry.setResources(resources).catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
+        registry
+          .setResources(resources, found.length === 0)
+          .catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
       },
     }),
   );
@@ -204,17 +228,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       services: snapshot.services.length,
       policies: snapshot.policies.map(({ name }) => name),
       enrolments: registry.enrolments(),
-      problems: [...problems, ...registry.warnings],
+      problems: [...problems.lines, ...registry.warnings],
     };
   }
 
   function svidsAnswer(): SvidsAnswer {
     return {
-      svids: svids.status().map(({ identity, state, notAfter, lastFailure }) => ({
+      svids: svids.status().map(({ identity, state, notAfter, nextRequest, lastFailure }) => ({
         identity,
         state,
         notAfter: notAfter === null ? null : new Date(notAfter).toISOString(),
-        renewsAt: null,
+        renewsAt: nextRequest === null ? null : new Date(nextRequest).toISOString(),
         error: lastFailure,
       })),
       bundles: svids
@@ -237,6 +261,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       kernel: hooks.counters(),
       kernelEntries: hooks.connectionEntries(),
       proxy,
+      configurationProblems: Object.fromEntries(problems.counts),
       openFileDescriptors: readdirSync('/proc/self/fd').length,
       rssBytes: process.memoryUsage.rss(),
     };
@@ -245,7 +270,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   async function metrics(): Promise<string> {
     const traffic = (await workers.requestAll({ type: 'traffic' })) as TrafficSnapshot[][];
     const expiring = svids.status().flatMap(({ identity, notAfter }) => (notAfter === null ? [] : [{ identity, notAfter }]));
-    return renderMetrics(blocks, traffic, [kernelEvents(new Map(Object.entries(hooks.counters()))), svidExpiry(expiring, Date.now())]);
+    return renderMetrics(blocks, traffic, [
+      kernelEvents(new Map(Object.entries(hooks.counters()))),
+      svidExpiry(expiring, Date.now()),
+      configurationProblems(problems.counts),
+    ]);
   }
 
   source.current = {
@@ -279,14 +308,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
 const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
 
-function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
+async function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
   const { certificateAuthority: given, trustDomain } = options;
   if (given.kind === 'directory') return CertificateAuthority.loadOrCreate({ directory: given.directory, trustDomain });
-  return CertificateAuthority.fromPem({
-    certificate: readFileSync(given.certificateFile, 'utf8'),
-    key: readFileSync(given.keyFile, 'utf8'),
-    trustDomain,
-  });
+  const key = await readPrivateFile(given.keyFile);
+  if (key === null) {
+    throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });
+  }
+  return CertificateAuthority.fromPem({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain });
 }
 
 function openAccessLog(where: AgentOptions['accessLog']): number | null {

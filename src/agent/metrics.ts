@@ -53,6 +53,16 @@ export function kernelEvents(countByReason: ReadonlyMap<string, number>): Metric
   };
 }
 
+/** Problems that the configuration has had since the agent's start, by code. */
+export function configurationProblems(countByCode: ReadonlyMap<string, number>): MetricFamily {
+  return {
+    name: 'weft_configuration_problems_total',
+    help: 'Problems found in the configuration, by code; the last good state of each file stays in force',
+    type: 'counter',
+    samples: Array.from(countByCode, ([code, value]) => ({ labels: { code }, value })),
+  };
+}
+
 /**
  * How long each SVID is still valid. Negative once it has expired.
  * @param now and `notAfter` in milliseconds since the epoch

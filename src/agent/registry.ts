@@ -1,12 +1,14 @@
 import { type FSWatcher, existsSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { buildSnapshot, WorkloadIds } from '../config/build-snapshot.ts';
+import type { LeftEnrolment } from '../../bpf/kernel-hooks.ts';
 import type { EnrolmentInfo, HostWorkloadAnswer, HostWorkloadRequest } from '../model/admin-api.ts';
-import type { Resource, WorkloadResource } from '../model/resources.ts';
+import type { Resource } from '../model/resources.ts';
 import type { MeshSnapshot, WorkloadEntry } from '../model/snapshot.ts';
 import { AgentError } from './agent-error.ts';
 import { Enrolment, type EnrolmentDependencies } from './enrolment.ts';
-import { type Place, placeOf } from './place.ts';
+import { HostWorkloads } from './host-workloads.ts';
+import { keyOfPlace, type Place, placeKey, placeOf } from './place.ts';
 
 /** A watch may miss what happens between a look and its start; places are looked at again this often. */
 const PLACE_POLL_MS = 2_000;
@@ -16,6 +18,8 @@ export interface RegistryOptions extends EnrolmentDependencies {
   readonly trustDomain: string;
   readonly rootNamespace: string;
   readonly cgroupRoot: string;
+  /** The file that remembers the workloads of `weft run`. */
+  readonly hostWorkloadsFile: string;
   /** Identities that this node needs: SVIDs are fetched for them and dropped for others. */
   readonly setIdentities: (identities: ReadonlySet<string>) => void;
   /** Hands a snapshot to every worker and resolves when they use it. */
@@ -30,7 +34,7 @@ export class Registry implements AsyncDisposable {
   readonly #options: RegistryOptions;
   readonly #ids: WorkloadIds;
   readonly #enrolments = new Map<string, Enrolment>();
-  readonly #hostWorkloads = new Map<string, WorkloadResource>();
+  readonly #hostWorkloads: HostWorkloads;
   readonly #watchers = new Map<string, FSWatcher>();
   readonly #poll: NodeJS.Timeout;
   #resources: readonly Resource[] = [];
@@ -45,12 +49,18 @@ export class Registry implements AsyncDisposable {
   #queue: Promise<void> = Promise.resolve();
   #queued = false;
   #stopped = false;
-  #adopted = false;
+  #settled = false;
+  /** False while a part of the configuration could not be read. */
+  #complete = true;
+  /** What the kernel captures for a former agent, or for a workload whose place goes to another: until it is enrolled or unwanted. */
+  #left: readonly LeftEnrolment[];
 
   constructor(options: RegistryOptions) {
     this.#options = options;
+    this.#hostWorkloads = new HostWorkloads(options.hostWorkloadsFile);
     // Above the numbers of a former agent, whose pinned entries are still in force.
     this.#ids = new WorkloadIds(Math.max(0, ...options.hooks.workloadIds()));
+    this.#left = options.hooks.left;
     this.#snapshot = this.#build();
     this.#poll = setInterval(() => this.#lookAtPlaces(), PLACE_POLL_MS).unref();
   }
@@ -66,16 +76,20 @@ export class Registry implements AsyncDisposable {
 
   /** True once the first configuration is applied and whatever can be enrolled is. */
   get settled(): boolean {
-    return this.#adopted;
+    return this.#settled;
   }
 
   enrolments(): EnrolmentInfo[] {
     return [...this.#enrolments.values()].map((enrolment) => enrolment.info());
   }
 
-  /** Takes the configuration, whole. */
-  setResources(resources: readonly Resource[]): Promise<void> {
+  /**
+   * Takes the configuration, whole.
+   * @param complete false when a part of it could not be read: what a former agent captured then stays as it is, wanted or not
+   */
+  setResources(resources: readonly Resource[], complete = true): Promise<void> {
     this.#resources = resources;
+    this.#complete = complete;
     this.#configured = true;
     return this.reconcile();
   }
@@ -87,33 +101,23 @@ export class Registry implements AsyncDisposable {
   async addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer> {
     const name = request.name ?? basename(request.cgroup);
     const key = `${request.namespace}/${name}`;
-    if (this.#enrolments.has(key) || this.#hostWorkloads.has(key)) {
+    const known = this.#hostWorkloads.get(request.namespace, name);
+    // The same again is the same: a command whose agent was restarted asks for what it has.
+    const same = known?.cgroup === request.cgroup && known.serviceAccount === request.serviceAccount;
+    if (!same && (known !== undefined || this.#isConfigured(request.namespace, name))) {
       throw new AgentError('WEFT_AGENT_WORKLOAD_EXISTS', `there is a workload ${key} already`, { nextStep: 'choose another --name' });
     }
     if (!existsSync(request.cgroup)) {
       throw new AgentError('WEFT_AGENT_WORKLOAD', `there is no cgroup ${request.cgroup}`, { nextStep: 'make the cgroup first' });
     }
-    const namespace = this.#resources.find((resource) => resource.kind === 'Namespace' && resource.metadata.name === request.namespace);
-    const namespaceMode = namespace?.kind === 'Namespace' ? namespace.mode : null;
-    this.#hostWorkloads.set(key, {
-      kind: 'Workload',
-      metadata: { name, namespace: request.namespace, labels: {}, annotations: {}, creationTimestamp: '' },
-      location: { file: 'weft run', line: 1 },
-      spec: {
-        node: this.#options.nodeName,
-        serviceAccount: request.serviceAccount,
-        addresses: [],
-        networkNamespace: null,
-        cgroup: request.cgroup,
-        systemdUnit: null,
-        // Whoever says `weft run` wants the mesh, also where the namespace has not joined it yet.
-        mode: namespaceMode === 'strict' ? null : 'permissive',
-      },
+    this.#hostWorkloads.add({ namespace: request.namespace, serviceAccount: request.serviceAccount, cgroup: request.cgroup, name });
+    await this.reconcile().catch((error: unknown) => {
+      this.#hostWorkloads.remove(request.namespace, name);
+      throw error;
     });
-    await this.reconcile();
     const info = this.#enrolments.get(key)?.info();
     if (info?.state !== 'enrolled') {
-      this.#hostWorkloads.delete(key);
+      this.#hostWorkloads.remove(request.namespace, name);
       await this.reconcile();
       throw new AgentError('WEFT_AGENT_WORKLOAD', `${key} could not be enrolled: ${info?.error ?? 'its place is not there'}`, {
         nextStep: 'see the agent log',
@@ -122,17 +126,30 @@ export class Registry implements AsyncDisposable {
     return { name, namespace: request.namespace, identity: info.identity, mode: info.mode };
   }
 
+  #isConfigured(namespace: string, name: string): boolean {
+    return this.#resources.some(({ kind, metadata }) => kind === 'Workload' && metadata.namespace === namespace && metadata.name === name);
+  }
+
   /** @throws AgentError WEFT_AGENT_WORKLOAD */
   async removeHostWorkload(namespace: string, name: string): Promise<void> {
-    if (!this.#hostWorkloads.delete(`${namespace}/${name}`)) {
+    if (!this.#hostWorkloads.remove(namespace, name)) {
       throw new AgentError('WEFT_AGENT_WORKLOAD', `weft run started no workload ${namespace}/${name}`);
     }
     await this.reconcile();
   }
 
+  /** The configuration's, and those of `weft run`. */
+  #allResources(): readonly Resource[] {
+    const strict = new Set<string>();
+    for (const resource of this.#resources) {
+      if (resource.kind === 'Namespace' && resource.mode === 'strict') strict.add(resource.metadata.name);
+    }
+    return [...this.#resources, ...this.#hostWorkloads.resources(this.#options.nodeName, (namespace) => strict.has(namespace))];
+  }
+
   #build(): MeshSnapshot {
     const { nodeName, trustDomain, rootNamespace } = this.#options;
-    const built = buildSnapshot([...this.#resources, ...this.#hostWorkloads.values()], {
+    const built = buildSnapshot(this.#allResources(), {
       nodeName,
       trustDomain,
       rootNamespace,
@@ -149,10 +166,12 @@ export class Registry implements AsyncDisposable {
   reconcile(): Promise<void> {
     if (this.#queued) return this.#queue;
     this.#queued = true;
-    this.#queue = this.#queue.then(() => {
+    const next = (): Promise<void> | undefined => {
       this.#queued = false;
       return this.#stopped ? undefined : this.#reconcile();
-    });
+    };
+    // Also after one that failed: its caller was told.
+    this.#queue = this.#queue.then(next, next);
     return this.#queue;
   }
 
@@ -160,35 +179,75 @@ export class Registry implements AsyncDisposable {
     const wanted = this.#wanted();
     this.#wantedNames = new Set(wanted.keys());
     // Who leaves, leaves first: a place may come back under another name.
+    const takenOver = new Set([...wanted.values()].map(({ place }) => placeName(place)));
+    const handedOver: Promise<void>[] = [];
     for (const [name, enrolment] of this.#enrolments) {
       const want = wanted.get(name);
-      const stays = want !== undefined && samePlace(want.place, enrolment.place) && !enrolment.placeChanged();
-      if (!stays) void enrolment.release().then(() => this.#forget(name, enrolment));
+      const moved = enrolment.placeChanged();
+      if (want !== undefined && samePlace(want.place, enrolment.place) && !moved) continue;
+      const handOver = !moved && takenOver.has(placeName(enrolment.place));
+      const left = this.#leave(name, enrolment, handOver);
+      if (handOver) handedOver.push(left);
     }
     // Workers learn modes and policies before anything arrives that needs them.
     await this.#publish();
+    await Promise.all(handedOver);
     const starting: Enrolment[] = [];
-    await Promise.all(
-      [...wanted].map(async ([name, { workload, place }]) => {
-        let enrolment = this.#enrolments.get(name);
-        if (enrolment === undefined) this.#enrolments.set(name, (enrolment = new Enrolment(workload, place, this.#options)));
-        enrolment.update(workload);
-        if (enrolment.state === 'enrolled') return;
-        if (await enrolment.prepare(place)) {
-          this.#prepared.add(name);
-          starting.push(enrolment);
-        }
-      }),
-    );
-    if (starting.length > 0) {
-      await this.#publish();
-      for (const enrolment of starting) enrolment.capture();
+    try {
+      await Promise.all(
+        [...wanted].map(async ([name, { workload, place }]) => {
+          if (await this.#prepare(name, workload, place)) {
+            this.#prepared.add(name);
+            starting.push(this.#enrolments.get(name) as Enrolment);
+          }
+        }),
+      );
+      if (starting.length > 0) {
+        await this.#publish();
+        for (const enrolment of starting) this.#capture(enrolment);
+      }
+    } finally {
+      this.#prepared.clear();
     }
-    const failed = starting.some((enrolment) => enrolment.state !== 'enrolled');
-    this.#prepared.clear();
-    if (failed) await this.#publish();
+    if (starting.some((enrolment) => enrolment.state !== 'enrolled')) await this.#publish();
     this.#watchPlaces();
-    if (this.#configured && !this.#adopted) this.#releaseLeft();
+    if (this.#configured) this.#settle(wanted);
+  }
+
+  /** Never rejects: what one workload fails at is not the others' business. */
+  async #leave(name: string, enrolment: Enrolment, handOver: boolean): Promise<void> {
+    const { state, place, key, workload } = enrolment;
+    try {
+      if (handOver && state === 'enrolled') this.#left = [...this.#left, { kind: place.kind, key, workloadId: workload.id }];
+      await enrolment.release(handOver);
+      this.#forget(name, enrolment);
+    } catch (error) {
+      this.#options.log.error({ workload: name, err: error }, 'a workload could not be released; trying again');
+    }
+  }
+
+  /** True if the workload is ready to be captured. Never rejects. */
+  async #prepare(name: string, workload: WorkloadEntry, place: Place): Promise<boolean> {
+    try {
+      let enrolment = this.#enrolments.get(name);
+      if (enrolment === undefined) this.#enrolments.set(name, (enrolment = new Enrolment(workload, place, this.#options)));
+      await enrolment.update(workload);
+      return enrolment.state !== 'enrolled' && (await enrolment.prepare(place));
+    } catch (error) {
+      this.#options.log.error({ workload: name, err: error }, 'a workload could not be brought up to date; trying again');
+      return false;
+    }
+  }
+
+  #capture(enrolment: Enrolment): void {
+    const key = placeKey(enrolment.place.kind, enrolment.key);
+    for (const other of this.#enrolments.values()) {
+      if (other === enrolment || other.state !== 'enrolled' || placeKey(other.place.kind, other.key) !== key) continue;
+      const { namespace, name } = other.workload;
+      enrolment.refuse(new AgentError('WEFT_AGENT_WORKLOAD', `its place is that of the workload ${namespace}/${name} already`));
+      return;
+    }
+    enrolment.capture();
   }
 
   #forget(name: string, enrolment: Enrolment): void {
@@ -198,7 +257,7 @@ export class Registry implements AsyncDisposable {
   /** Local workloads that are to be captured, with their places. */
   #wanted(): Map<string, { workload: WorkloadEntry; place: Place }> {
     const places = new Map<string, Place>();
-    for (const resource of [...this.#resources, ...this.#hostWorkloads.values()]) {
+    for (const resource of this.#allResources()) {
       if (resource.kind !== 'Workload') continue;
       const place = placeOf(resource, this.#options.cgroupRoot);
       if (place !== null) places.set(`${resource.metadata.namespace}/${resource.metadata.name}`, place);
@@ -218,18 +277,45 @@ export class Registry implements AsyncDisposable {
     await this.#options.publish(this.#snapshot);
   }
 
-  /** What a former agent left in force, and nobody here answers to, is released. */
-  #releaseLeft(): void {
-    this.#adopted = true;
+  /**
+   * What the kernel captures and nobody here answers to is released, unless it is still wanted: a strict workload whose enrolment fails
+   * stays closed.
+   */
+  #settle(wanted: ReadonlyMap<string, { place: Place }>): void {
+    const first = !this.#settled;
+    this.#settled = true;
+    if (this.#left.length === 0) return;
     const { hooks, log } = this.#options;
-    const enrolled = new Set([...this.#enrolments.values()].filter(({ state }) => state === 'enrolled').map(({ key }) => key));
-    for (const left of hooks.left) {
-      if (enrolled.has(left.key)) hooks.forgetWorkload(left.workloadId);
-      else {
-        log.info({ kind: left.kind, workload: left.workloadId }, 'released what a former agent had enrolled');
-        hooks.releaseLeft(left);
-      }
+    const enrolled = new Map<string, number>();
+    const missing = new Set<string | null>();
+    for (const [name, { place }] of wanted) {
+      const enrolment = this.#enrolments.get(name);
+      if (enrolment?.state === 'enrolled') enrolled.set(placeKey(place.kind, enrolment.key), enrolment.workload.id);
+      else missing.add(keyOfPlace(place));
     }
+    this.#left = this.#left.filter((left) => {
+      const fields = { kind: left.kind, workload: left.workloadId };
+      const key = placeKey(left.kind, left.key);
+      const id = enrolled.get(key);
+      if (id === undefined && (missing.has(key) || !this.#complete)) {
+        if (first)
+          log.warn(
+            fields,
+            'what a former agent had enrolled stays captured: it is not enrolled again yet, or the configuration has problems',
+          );
+        return true;
+      }
+      try {
+        if (id === undefined) {
+          log.info(fields, 'released what was enrolled before');
+          hooks.releaseLeft(left);
+        } else if (id !== left.workloadId) hooks.forgetWorkload(left.workloadId);
+        return false;
+      } catch (error) {
+        log.error({ ...fields, err: error }, 'what was enrolled before could not be released; trying again');
+        return true;
+      }
+    });
   }
 
   #watchPlaces(): void {
@@ -255,16 +341,15 @@ export class Registry implements AsyncDisposable {
     for (const name of this.#wantedNames) {
       const enrolment = this.#enrolments.get(name);
       if (enrolment === undefined) continue;
-      if (enrolment.placeChanged() || enrolment.state === 'waiting' || enrolment.state === 'failed') {
-        void this.reconcile();
-        return;
-      }
+      if (!enrolment.needsAttention()) continue;
+      this.reconcile().catch((error: unknown) => this.#options.log.error({ err: error }, 'the workloads could not be brought up to date'));
+      return;
     }
   }
 
   /** A worker was replaced: every enrolment gives it listeners. */
   async workerRestarted(index: number): Promise<void> {
-    await this.#queue;
+    await this.#idle();
     await Promise.all([...this.#enrolments.values()].map((enrolment) => enrolment.rejoin(index)));
   }
 
@@ -274,8 +359,17 @@ export class Registry implements AsyncDisposable {
     clearInterval(this.#poll);
     for (const watcher of this.#watchers.values()) watcher.close();
     this.#watchers.clear();
-    await this.#queue;
+    await this.#idle();
   }
+
+  /** Resolves when no reconciliation runs. Never rejects. */
+  #idle(): Promise<void> {
+    return this.#queue.catch(() => {});
+  }
+}
+
+function placeName({ kind, path }: Place): string {
+  return `${kind} ${path}`;
 }
 
 function samePlace(a: Place, b: Place): boolean {

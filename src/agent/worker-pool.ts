@@ -60,6 +60,7 @@ export interface WorkerPoolOptions {
   /** A worker is running and listens to messages: give it identities and listeners. Also called after a restart. */
   readonly onReady: (index: number) => void;
   readonly onNeedIdentity: (identity: string) => void;
+  readonly onNeedJwks: (uri: string) => void;
   readonly log: Logger;
 }
 
@@ -111,6 +112,9 @@ export class WorkerPool implements AsyncDisposable {
       case 'need-identity':
         this.#options.onNeedIdentity(message.identity);
         break;
+      case 'need-jwks':
+        this.#options.onNeedJwks(message.uri);
+        break;
       case 'log':
         this.#options.log[message.level]({ worker: slot.index, ...message.fields }, message.message);
         break;
@@ -137,6 +141,12 @@ export class WorkerPool implements AsyncDisposable {
   /** Tells one worker. */
   send(index: number, message: Exclude<ToWorker, Request>): void {
     this.#slots[index]?.worker?.postMessage(message);
+  }
+
+  /** False while a worker that died is being replaced. */
+  isRunning(index: number): boolean {
+    const worker = this.#slots[index]?.worker;
+    return worker !== null && worker !== undefined;
   }
 
   /** Asks one worker and waits for its answer. */

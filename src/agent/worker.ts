@@ -8,6 +8,8 @@ import { IdentityMirror } from '../../certs/identity-mirror.ts';
 import { SvidVerifier } from '../../certs/peer-verifier.ts';
 import { SvidTlsContexts } from '../../certs/tls-contexts.ts';
 import { DataPlane } from '../../proxy/data-plane.ts';
+import { JwksMirror } from '../../proxy/jwt/jwks-mirror.ts';
+import { JwtVerifier } from '../../proxy/jwt/jwt-verifier.ts';
 import { AccessLog } from '../../proxy/telemetry/access-log.ts';
 import { COUNTERS } from '../../proxy/telemetry/counter-table.ts';
 import { Telemetry } from '../../proxy/telemetry/connection-record.ts';
@@ -30,6 +32,7 @@ const own = new OwnSockets(maps.ownSockets);
 const counters = CounterBlock.attach(start.counters);
 const accessLog = start.accessLogFd === null ? null : new AccessLog(start.accessLogFd, { counters });
 const traffic = new TrafficMetrics(undefined, () => counters.add(COUNTERS.trafficOverflow.first, 1));
+const jwks = new JwksMirror({ request: (uri) => tell({ type: 'need-jwks', uri }) });
 const identities = new IdentityMirror({ request: (identity) => tell({ type: 'need-identity', identity }) });
 const dataPlane = new DataPlane({
   worker: start.index,
@@ -82,6 +85,10 @@ async function answer(message: Extract<ToWorker, { request: number }>): Promise<
 port.on('message', (message: ToWorker) => {
   if (message.type === 'identities') {
     identities.apply(message.update);
+    return;
+  }
+  if (message.type === 'jwks') {
+    jwks.apply(message.update);
     return;
   }
   const { request } = message;

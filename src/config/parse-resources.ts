@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { errorText } from '../model/errors.ts';
 import type { Metadata, Resource } from '../model/resources.ts';
 import { Admitter } from './admit.ts';
@@ -96,8 +97,21 @@ function decode(content: string | Uint8Array, problems: ProblemList): string | n
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(content);
   } catch {
-    problems.add('WEFT_CONFIG_ENCODING', 0, 0, '', 'the file is not UTF-8 text', 'save it as UTF-8');
+    const line = lineThatIsNotUtf8(content);
+    problems.add('WEFT_CONFIG_ENCODING', line, 1, '', 'this line is not UTF-8 text', 'save the file as UTF-8');
     return null;
+  }
+}
+
+/** A line feed is no part of any other character in UTF-8: lines can be looked at one by one. */
+function lineThatIsNotUtf8(bytes: Uint8Array): number {
+  let line = 1;
+  let start = 0;
+  for (;;) {
+    const end = bytes.indexOf(0x0a, start);
+    if (end === -1 || !isUtf8(bytes.subarray(start, end))) return line;
+    start = end + 1;
+    line += 1;
   }
 }
 

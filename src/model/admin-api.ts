@@ -93,6 +93,8 @@ export interface CountersAnswer {
   readonly kernelEntries: { readonly originalDestinations: number; readonly presentedPeers: number };
   /** `name{label="value"}` to value, summed over workers; zeros are left out. */
   readonly proxy: Readonly<Record<string, number>>;
+  /** Problems found in the configuration since the agent's start, by code. */
+  readonly configurationProblems: Readonly<Record<string, number>>;
   readonly openFileDescriptors: number;
   readonly rssBytes: number;
 }

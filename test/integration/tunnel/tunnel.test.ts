@@ -255,6 +255,31 @@ describe('a tunnel server refuses, and says why,', () => {
     assert.equal((await host.firstRefusal()).reason, 'closed');
   });
 
+  it('the oldest of too many half-open connections, never the newest', async () => {
+    for (const [bytes, limit] of [
+      [null, { maxSilent: 3 }],
+      ['\x16\x03\x01\x02\x00\x01', { maxHandshakes: 3 }],
+    ] as const) {
+      await using host = await new TunnelHost(world, echo, limit).listen();
+      const sockets = await Promise.all(
+        Array.from({ length: 9 }, async () => {
+          const socket = net.connect({ host: '127.0.0.1', port: host.port });
+          socket.on('error', () => {});
+          await once(socket.resume(), 'connect');
+          if (bytes !== null) socket.write(bytes, 'latin1');
+          return socket;
+        }),
+      );
+      const client = connect(world, host);
+      const stream = await client.open('10.0.0.1:80');
+      stream.destroy();
+      client.destroy();
+      const reasons = host.refused.map(({ reason }) => reason);
+      assert.ok(reasons.length >= 6 && reasons.every((reason) => reason === 'limit'), reasons.join());
+      for (const socket of sockets) socket.destroy();
+    }
+  });
+
   it('a client without a certificate', async () => {
     await using host = await new TunnelHost(world).listen();
     const client = connect(world, host, { context: tls.createSecureContext({ ca: world.root.pem }) });

@@ -134,6 +134,8 @@ describe('an SVID', () => {
       await manager.wait(IDENTITY, 5000);
       await clock.advance(TTL_SECONDS * 1000 * share - 10);
       assert.equal(manager.status()[0]?.state, 'held');
+      const { notAfter, nextRequest } = manager.status()[0] as { notAfter: number; nextRequest: number };
+      assert.ok(nextRequest > 0 && nextRequest < notAfter, 'says when it renews: before it expires');
       await clock.advance(20);
       await until(() => manager.counters.renewed === 1);
     });

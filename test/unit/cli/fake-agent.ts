@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { ADMIN_SOCKET_NAME } from '../../../src/model/admin-api.ts';
 
 /** What a fake agent answers to `METHOD /path`: a status and a body (JSON, or text as it is). */
-export type Answers = Record<string, (body: unknown) => { readonly status: number; readonly body: unknown }>;
+export type Answers = Record<string, (body: unknown) => Answer | Promise<Answer>>;
+
+interface Answer {
+  readonly status: number;
+  readonly body: unknown;
+}
 
 /** An admin endpoint with canned answers, in a run directory of its own. */
 export class FakeAgent implements AsyncDisposable {
@@ -47,7 +52,7 @@ export class FakeAgent implements AsyncDisposable {
     const key = `${request.method} ${request.url}`;
     this.requests.push(key);
     if (body !== null) this.bodies.push(body);
-    const answer = this.answers[key]?.(body) ?? {
+    const answer = (await this.answers[key]?.(body)) ?? {
       status: 404,
       body: { code: 'WEFT_AGENT_REQUEST', message: `nothing at ${key}`, nextStep: null },
     };

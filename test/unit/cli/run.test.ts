@@ -195,8 +195,10 @@ describe('weft run', { concurrency: 2 }, () => {
     let signal = (): void => {};
     await using agent = await FakeAgent.start({
       ...answers,
-      'POST /v1/workloads': (body) => {
+      'POST /v1/workloads': async (body) => {
         signal();
+        // Until the signal has arrived for sure.
+        await sleep(200);
         return enrol(body);
       },
     });

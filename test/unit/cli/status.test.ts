@@ -65,6 +65,7 @@ const counters: CountersAnswer = {
     'weft_connections_refused_total{side="outbound",path="plaintext",reason="strict-mode"}': 9,
     'weft_http_refusals_total{side="inbound",reason="other"}': 1,
   },
+  configurationProblems: {},
   openFileDescriptors: 77,
   rssBytes: 150 * 2 ** 20,
 };

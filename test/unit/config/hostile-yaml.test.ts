@@ -133,9 +133,9 @@ describe('YAML that is refused', () => {
   });
 
   it('is not UTF-8', () => {
-    assert.deepEqual(places(parseResources(Uint8Array.of(0x61, 0xc3, 0x28), 'x.yaml').problems), ['0:0 ENCODING']);
+    assert.deepEqual(places(parseResources(Uint8Array.of(0x61, 0x0a, 0x0a, 0xc3, 0x28, 0x0a), 'x.yaml').problems), ['3:1 ENCODING']);
     const utf16 = Buffer.from(`\ufeff${NAMESPACE}`, 'utf16le');
-    assert.deepEqual(places(parseResources(utf16, 'x.yaml').problems), ['0:0 ENCODING']);
+    assert.deepEqual(places(parseResources(utf16, 'x.yaml').problems), ['1:1 ENCODING']);
   });
 
   it('never puts the text of a file unescaped into a message', () => {

@@ -361,6 +361,20 @@ describe('ends of the connection', () => {
     assert.equal((closes[0] as { code?: string } | undefined)?.code, 'WEFT_HTTP1_CLOSE_TIMEOUT');
   });
 
+  test('a denied request whose body does not come ends the connection in time', async () => {
+    const { client, exchanges, closes, server } = startSession({ limits: { drainMillis: 20, lingerMillis: 20 } });
+    server.onChange = () => {
+      if (server.ended) server.stream.end();
+    };
+    client.send('DELETE / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\n12345');
+    await delay(100);
+    assert.match(client.text(), /^HTTP\/1\.1 403 /);
+    assert.equal(exchanges[0]?.status, 403);
+    assert.equal(client.ended, true);
+    await delay(100);
+    assert.equal(closes.length, 1);
+  });
+
   test('a head that was completed in time does not time out later', async () => {
     const { client, server, exchanges } = startSession({ limits: { headTimeoutMillis: 30 } });
     client.send('GET / HTTP/1.1\r\n');

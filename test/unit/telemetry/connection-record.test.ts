@@ -31,6 +31,7 @@ function workload(name: string): WorkloadEntry {
     modeSource: 'default',
     enrolled: true,
     policies: [],
+    authentications: [],
   };
 }
 

@@ -1,0 +1,168 @@
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import type { SecureContext } from 'node:tls';
+import { canonicalAddress } from '../../src/model/address.ts';
+import { ALPN_HTTP2 } from './tunnel-client.ts';
+
+/** First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). */
+const TLS_HANDSHAKE_RECORD = 0x16;
+
+/** Why there was no handshake. */
+export type HandshakeFailure =
+  /** The peer took too long. */
+  | 'handshake_timeout'
+  /** HTTP without TLS. */
+  | 'plaintext'
+  /** Bytes that are no TLS. */
+  | 'not_tls'
+  /** TLS that cannot be agreed on: version, suite, ALPN, broken messages. */
+  | 'tls'
+  /** The peer left. */
+  | 'closed'
+  /** Nothing to answer with. */
+  | 'no_identity'
+  /** It had to make room for younger ones. */
+  | 'limit'
+  /** The server is closing. */
+  | 'draining';
+
+/** Who owns a handshake. Exactly one of onSecure and onFailed is called, once. */
+export interface HandshakeOwner {
+  /** The peer's first byte came, and it looks like TLS: from now on the handshake costs memory and CPU. */
+  onStarted(handshake: Handshake): void;
+  /** The handshake is over; nothing of the peer has been checked. The socket is the owner's from now on. */
+  onSecure(handshake: Handshake, secure: TLSSocket): void;
+  onFailed(handshake: Handshake, reason: HandshakeFailure, error: unknown): void;
+  /** @throws WeftError when there is an SVID, and it is of no use */
+  context(): SecureContext | null;
+}
+
+/**
+ * One accepted TCP connection up to the end of its TLS handshake.
+ *
+ * States: `silent` (no byte yet: a socket and no TLS, so that half-open connections are cheap), `started`, `over`. One timer
+ * covers all of it.
+ */
+export class Handshake {
+  /** Canonical text, as is localAddress. */
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly localAddress: string;
+  readonly #socket: Socket;
+  readonly #owner: HandshakeOwner;
+  readonly #timer: NodeJS.Timeout;
+  #state: 'silent' | 'started' | 'over' = 'silent';
+  #secure: TLSSocket | null = null;
+
+  constructor(socket: Socket, owner: HandshakeOwner, timeoutMs: number) {
+    this.#socket = socket;
+    this.#owner = owner;
+    this.remoteAddress = canonicalAddress(socket.remoteAddress ?? '');
+    this.remotePort = socket.remotePort ?? 0;
+    this.localAddress = canonicalAddress(socket.localAddress ?? '');
+    this.#timer = setTimeout(() => this.fail('handshake_timeout', new Error('the TLS handshake timed out')), timeoutMs);
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 180_000);
+    socket.on('error', this.#onSilentError);
+    socket.on('end', this.#onSilentClose);
+    socket.on('close', this.#onSilentClose);
+    socket.on('readable', this.#onReadable);
+  }
+
+  get state(): 'silent' | 'started' | 'over' {
+    return this.#state;
+  }
+
+  readonly #onSilentError = (error: Error): void => this.fail('closed', error);
+  readonly #onSilentClose = (): void => this.fail('closed', new Error('the peer left before it said anything'));
+
+  readonly #onReadable = (): void => {
+    const first = this.#socket.read() as Buffer | null;
+    // The end comes as 'readable' too, and then as 'end'.
+    if (first === null) return;
+    if (first[0] === TLS_HANDSHAKE_RECORD) this.#start(first);
+    else if (isHttp(first)) this.fail('plaintext', new Error('HTTP without TLS'));
+    else this.fail('not_tls', new Error(`bytes that are no TLS: ${first.subarray(0, 8).toString('hex')}`));
+  };
+
+  #start(first: Buffer): void {
+    const socket = this.#socket;
+    let context: SecureContext | null;
+    try {
+      context = this.#owner.context();
+    } catch (error) {
+      this.fail('no_identity', error);
+      return;
+    }
+    if (context === null) {
+      this.fail('no_identity', new Error('there is no SVID to answer with'));
+      return;
+    }
+    this.#state = 'started';
+    this.#stopListening();
+    // TLSSocket takes what the socket has buffered.
+    socket.unshift(first);
+    const secure = new TLSSocket(socket, {
+      isServer: true,
+      secureContext: context,
+      requestCert: true,
+      // Decided later from the DER, with a reason; OpenSSL knows only the union of all roots.
+      rejectUnauthorized: false,
+      ALPNProtocols: [ALPN_HTTP2],
+    });
+    this.#secure = secure;
+    secure.on('error', this.#onTlsError);
+    // A failed handshake destroys the socket without 'error'; this is where its reason is.
+    secure.on('_tlsError', this.#onTlsError);
+    // With half-open sockets a client that leaves early would be waited for.
+    secure.on('end', this.#onLeft);
+    secure.on('close', this.#onLeft);
+    secure.once('secure', () => this.#onSecure(secure));
+    this.#owner.onStarted(this);
+  }
+
+  readonly #onTlsError = (error: Error): void => this.fail(failureOf(error), error);
+  readonly #onLeft = (): void => this.fail('closed', new Error('the peer left during the handshake'));
+
+  #onSecure(secure: TLSSocket): void {
+    if (this.#state === 'over') return;
+    this.#state = 'over';
+    clearTimeout(this.#timer);
+    // The 'error' listeners stay on both sockets: whoever takes over adds its own.
+    secure.off('_tlsError', this.#onTlsError);
+    secure.off('end', this.#onLeft);
+    secure.off('close', this.#onLeft);
+    this.#owner.onSecure(this, secure);
+  }
+
+  /** The 'error' listener stays. */
+  #stopListening(): void {
+    this.#socket.off('readable', this.#onReadable);
+    this.#socket.off('end', this.#onSilentClose);
+    this.#socket.off('close', this.#onSilentClose);
+  }
+
+  /** Ends it, if it is not over. */
+  fail(reason: HandshakeFailure, error: unknown): void {
+    if (this.#state === 'over') return;
+    this.#state = 'over';
+    clearTimeout(this.#timer);
+    this.#stopListening();
+    (this.#secure ?? this.#socket).destroy();
+    this.#owner.onFailed(this, reason, error);
+  }
+}
+
+/** A request line in sight, as of a client that does not know that this port speaks TLS. */
+function isHttp(first: Buffer): boolean {
+  return /^(?:[A-Z]{3,10} [^\r\n]*HTTP\/[0-9]|(?:GET|POST|PUT|HEAD|DELETE|PATCH|OPTIONS|CONNECT|PRI) )/.test(
+    first.toString('latin1', 0, 2048),
+  );
+}
+
+function failureOf(error: NodeJS.ErrnoException): HandshakeFailure {
+  const { code = '' } = error;
+  if (code === 'ECONNRESET' || code === 'EPIPE') return 'closed';
+  if (code === 'ERR_SSL_HTTP_REQUEST' || code === 'ERR_SSL_HTTPS_PROXY_REQUEST') return 'plaintext';
+  return ['ERR_SSL_WRONG_VERSION_NUMBER', 'ERR_SSL_BAD_RECORD_TYPE', 'ERR_SSL_PACKET_LENGTH_TOO_LONG'].includes(code) ? 'not_tls' : 'tls';
+}
