@@ -68,8 +68,9 @@ export class CompiledRule {
   readonly #refuses: boolean;
   readonly #tcpDecision: Decision;
   readonly #ids: IdSource;
-  readonly #openBySources = new Map<string, readonly OpenOperation[]>();
-  readonly #wholeBySources = new Map<string, OpenOperation>();
+  /** Made when first needed: there may be very many rules. */
+  #openBySources: Map<string, readonly OpenOperation[]> | null = null;
+  #wholeBySources: Map<string, OpenOperation> | null = null;
   readonly #hasPorts: boolean;
 
   /**
@@ -134,6 +135,7 @@ export class CompiledRule {
   }
 
   #whole(key: string, asked: readonly RequestSourceMatcher[] | null): OpenOperation {
+    this.#wholeBySources ??= new Map();
     let whole = this.#wholeBySources.get(key);
     if (whole === undefined) {
       whole = { id: this.#ids.next++, matcher: null, conditions: this.#conditions(asked), decision: this.decision };
@@ -143,6 +145,7 @@ export class CompiledRule {
   }
 
   #open(key: string, asked: readonly RequestSourceMatcher[] | null): readonly OpenOperation[] {
+    this.#openBySources ??= new Map();
     let open = this.#openBySources.get(key);
     if (open === undefined) {
       const conditions = this.#conditions(asked);
