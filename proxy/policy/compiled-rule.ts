@@ -56,6 +56,21 @@ const RULE_FIELDS: FieldNames<PolicyRule> = { from: true, to: true, when: true }
 /** Connections differ in which of a rule's sources they match; of so many kinds the open operations are kept. */
 const MAX_KINDS = 64;
 
+/**
+ * Compiles a rule.
+ * @param tcpDecision its decision on a connection that is not HTTP, if it has fields that only HTTP answers and refuses
+ * @throws PolicyError for content that cannot be evaluated
+ */
+export function compileRule(
+  rule: PolicyRule,
+  context: RuleContext,
+  decision: Decision,
+  tcpDecision: Decision,
+  ids: IdSource,
+): CompiledRule {
+  return new CompiledRule(rule, context, decision, tcpDecision, ids);
+}
+
 /** One rule, compiled. Its decisions are made once. */
 export class CompiledRule {
   readonly decision: Decision;
@@ -73,10 +88,7 @@ export class CompiledRule {
   #wholeBySources: Map<string, OpenOperation> | null = null;
   readonly #hasPorts: boolean;
 
-  /**
-   * @param tcpDecision its decision on a connection that is not HTTP, if it has fields that only HTTP answers and refuses
-   * @throws PolicyError for content that cannot be evaluated
-   */
+  /** Made by compileRule(). */
   constructor(rule: PolicyRule, context: RuleContext, decision: Decision, tcpDecision: Decision, ids: IdSource) {
     if (!Array.isArray(rule.from) || !Array.isArray(rule.to) || !Array.isArray(rule.when)) {
       throw new PolicyError('WEFT_POLICY_FIELD', 'a rule has no list of sources, operations or conditions', {
