@@ -165,6 +165,7 @@ export class DataPlane implements AsyncDisposable {
   /** Stops accepting, lets connections finish, and ends those that are left after `deadlineMs`. */
   async drain(deadlineMs: number): Promise<void> {
     for (const workloadId of this.#listeners.keys()) this.unlisten(workloadId);
+    this.#inbound.drain();
     const deadline = Date.now() + deadlineMs;
     while (this.#inbound.connections.size + this.#outbound.connections.size > 0 && Date.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 20));

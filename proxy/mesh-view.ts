@@ -1,6 +1,6 @@
 import type { WorkloadPolicy } from '../src/model/policy.ts';
 import type { DeclaredProtocol, Mode } from '../src/model/resources.ts';
-import type { MeshSnapshot, PolicyEntry, ServiceEntry, WorkloadEntry } from '../src/model/snapshot.ts';
+import type { MeshSnapshot, PolicyEntry, RequestAuthenticationEntry, ServiceEntry, WorkloadEntry } from '../src/model/snapshot.ts';
 import { compileWorkloadPolicy } from './policy/workload-policy.ts';
 
 /** A service port that a client dialled. */
@@ -36,6 +36,7 @@ export class MeshView {
   readonly #declared = new Map<WorkloadEntry, Map<number, DeclaredProtocol>>();
   readonly #serviceNames = new Map<WorkloadEntry, string>();
   readonly #policies = new Map<WorkloadEntry, WorkloadPolicy>();
+  readonly #authentications = new Map<WorkloadEntry, readonly RequestAuthenticationEntry[]>();
 
   constructor(snapshot: MeshSnapshot) {
     this.snapshot = snapshot;
@@ -91,6 +92,19 @@ export class MeshView {
   modeOf(workload: WorkloadEntry, port: number): Mode {
     for (const [number, mode] of workload.portModes) if (number === port) return mode;
     return workload.mode;
+  }
+
+  /** The workload's RequestAuthentications: one list for each workload and view, so that it is compiled once. */
+  authenticationsOf(workload: WorkloadEntry): readonly RequestAuthenticationEntry[] {
+    let list = this.#authentications.get(workload);
+    if (list === undefined) {
+      const { authentications } = this.snapshot;
+      list = workload.authentications
+        .map((index) => authentications[index])
+        .filter((entry): entry is RequestAuthenticationEntry => entry !== undefined);
+      this.#authentications.set(workload, list);
+    }
+    return list;
   }
 
   /** The compiled policies of a workload of this view (of another view its policies would be others); compiled when first asked for. */

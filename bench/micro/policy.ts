@@ -13,6 +13,7 @@ import type { PolicyEntry } from '../../src/model/snapshot.ts';
 const SIZES = [1, 100, 10_000] as const;
 const DOMAINS = { trustDomain: 'cluster.local', trustDomainAliases: [] };
 const REQUESTS = 1024;
+const ROUNDS = 150;
 const NO_VALUES: readonly string[] = [];
 
 type Kind = 'exact' | 'prefix' | 'suffix' | 'template' | 'mixed';
@@ -73,13 +74,14 @@ function milliseconds(run: () => void): number {
 
 let sum = 0;
 
-interface Measured {
-  readonly decision: number;
+interface Prepared {
   readonly compile: number;
   readonly firstRequest: number;
+  /** Asks every request once. */
+  readonly run: () => void;
 }
 
-function measure(kind: Kind, size: number, tables: boolean): Measured {
+function prepare(kind: Kind, size: number, tables: boolean): Prepared {
   const rules = Array.from({ length: size }, (_, i) => ({
     from: [],
     to: [{ methods: ['GET'], paths: [paths(kind, i).written] }],
@@ -93,10 +95,19 @@ function measure(kind: Kind, size: number, tables: boolean): Measured {
     return request(i % 2 === 0 ? matching : matching.replace('tenant-', 'tenant_'));
   });
   const firstRequest = milliseconds(() => bound.request(requests[0] as RequestAttributes));
-  const decision = best(12, 40 * REQUESTS, (i) => {
-    sum += bound.request(requests[i % REQUESTS] as RequestAttributes).verdict.length;
-  });
-  return { decision, compile, firstRequest };
+  const run = (): void => {
+    for (const asked of requests) sum += bound.request(asked).verdict.length;
+  };
+  return { compile, firstRequest, run };
+}
+
+/** The sizes take turns, so that what else the machine does meets all of them; the best turn of each counts. */
+function nanosecondsPerDecision(prepared: readonly Prepared[]): number[] {
+  const least = prepared.map(() => Number.POSITIVE_INFINITY);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [i, { run }] of prepared.entries()) least[i] = Math.min(least[i] as number, best(1, 4, run) / REQUESTS);
+  }
+  return least;
 }
 
 /** Rules that each name one peer: what bind() costs when the kind of connection is known, and when it is new. */
@@ -128,12 +139,12 @@ const ratio: Record<string, number> = {};
 const compileMs: Record<string, number> = {};
 const firstRequestMs: Record<string, number> = {};
 for (const kind of kinds.length > 0 ? kinds : [...PLAIN_KINDS, 'mixed' as const]) {
-  const measured = new Map(SIZES.map((size) => [size, measure(kind, size, tables)]));
-  const of = (size: (typeof SIZES)[number]): Measured => measured.get(size) as Measured;
-  nsPerDecision[kind] = Object.fromEntries(SIZES.map((size) => [size, round(of(size).decision)]));
-  ratio[kind] = Math.round((of(10_000).decision / of(1).decision) * 100) / 100;
-  compileMs[kind] = round(of(10_000).compile);
-  firstRequestMs[kind] = round(of(10_000).firstRequest);
+  const prepared = SIZES.map((size) => prepare(kind, size, tables));
+  const measured = nanosecondsPerDecision(prepared);
+  nsPerDecision[kind] = Object.fromEntries(SIZES.map((size, i) => [size, round(measured[i] as number)]));
+  ratio[kind] = Math.round(((measured[2] as number) / (measured[0] as number)) * 100) / 100;
+  compileMs[kind] = round((prepared[2] as Prepared).compile);
+  firstRequestMs[kind] = round((prepared[2] as Prepared).firstRequest);
 }
 const bind = Object.fromEntries(SIZES.map((size) => [size, measureBind(size)]));
 console.log(

@@ -1,6 +1,5 @@
 import type { HeaderChange } from '../../src/model/request-gate.ts';
 import { IS_FIELD_VALUE, IS_TOKEN } from './bytes.ts';
-import { Http1Error } from './http1-error.ts';
 
 /** Fields that frame a message, route it or belong to one hop: only the codec writes them. */
 const CODEC_FIELDS: ReadonlySet<string> = new Set([
@@ -43,7 +42,10 @@ export function isFieldValue(value: string): boolean {
   return true;
 }
 
-/** What is wrong with a change, in words for an operator; null when nothing is. */
+/**
+ * What is wrong with a change that a gate asks for; null when nothing is. Gates check what they make; the codec does not rely on it, and
+ * refuses the request rather than send a bad head.
+ */
 export function headerChangeProblem({ remove, set }: HeaderChange): string | null {
   if (remove.length > MAX_FIELDS || set.length > MAX_FIELDS) return `more than ${MAX_FIELDS} fields`;
   for (const name of remove) if (!isFreeFieldName(name)) return `${JSON.stringify(name)} may not be removed`;
@@ -54,17 +56,4 @@ export function headerChangeProblem({ remove, set }: HeaderChange): string | nul
     added += name.length + value.length + 4;
   }
   return added > MAX_ADDED_CHARACTERS ? `more than ${MAX_ADDED_CHARACTERS} characters added` : null;
-}
-
-/**
- * A change that codecs will carry out. They check again, and refuse a request rather than send a bad head.
- * @throws Http1Error WEFT_HTTP1_HEADER_CHANGE when it touches a field of framing, routing or one hop, or a name or value is not valid
- */
-export function headerChange(remove: HeaderChange['remove'], set: HeaderChange['set']): HeaderChange {
-  const change: HeaderChange = { remove, set };
-  const problem = headerChangeProblem(change);
-  if (problem === null) return change;
-  throw new Http1Error('WEFT_HTTP1_HEADER_CHANGE', `headers of a request cannot be changed so: ${problem}`, {
-    nextStep: 'name other headers in the RequestAuthentication or the extension provider that sets this one',
-  });
 }

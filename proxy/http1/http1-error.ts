@@ -1,8 +1,7 @@
 import { WeftError } from '../../src/model/errors.ts';
 
 /**
- * Why an HTTP/1.1 connection was cut. Codes: WEFT_HTTP1_ABORTED, WEFT_HTTP1_POLICY_CHANGED, WEFT_HTTP1_CLOSE_TIMEOUT, WEFT_HTTP1_STATE,
- * WEFT_HTTP1_HEADER_CHANGE.
+ * Why an HTTP/1.1 connection was cut. Codes: WEFT_HTTP1_ABORTED, WEFT_HTTP1_POLICY_CHANGED, WEFT_HTTP1_CLOSE_TIMEOUT, WEFT_HTTP1_STATE.
  */
 export class Http1Error extends WeftError {
   override readonly name = 'Http1Error';

@@ -3,8 +3,16 @@ import type { ConnectionAttributes, ConnectionPolicy, Decision } from '../../src
 import type { WorkloadEntry } from '../../src/model/snapshot.ts';
 import type { SpiffeId } from '../../src/model/identity.ts';
 import { detectProtocol } from '../detect/detect-protocol.ts';
+import type { ExternalAuthorisers } from '../external-authorisation/external-authorisers.ts';
+import { WorkloadGate } from '../gate/workload-gate.ts';
+import type { HttpExchange } from '../http-exchange.ts';
 import { DEFAULT_HTTP1_LIMITS } from '../http1/limits.ts';
-import { type HttpExchange, Http1Session } from '../http1/session.ts';
+import { normalisationLevel, type PathNormalisation } from '../http1/normalise-path.ts';
+import { Http1Session } from '../http1/session.ts';
+import { looksLikeServerPreface } from '../http2/server-preface.ts';
+import { DEFAULT_HTTP2_SESSION_LIMITS } from '../http2/session-limits.ts';
+import { Http2Session } from '../http2/session.ts';
+import type { TokenVerifier } from '../jwt/token-verifier.ts';
 import type { ConnectionRecord } from '../telemetry/connection-record.ts';
 import type { Refusal } from '../telemetry/counter-table.ts';
 import type { MeshView } from '../mesh-view.ts';
@@ -26,9 +34,15 @@ export interface InboundArrival {
   readonly destination: { readonly address: string; readonly port: number };
 }
 
+/** What requests are checked with besides policy. null: what asks for it is refused. */
+export interface RequestChecks {
+  readonly tokens: TokenVerifier | null;
+  readonly authorisers: ExternalAuthorisers | null;
+}
+
 /**
  * detecting: waiting for the bytes that tell the protocol; the upstream may already be connecting, since a server may speak first.
- * http: an HTTP/1 session owns both streams. opaque: a relay owns both. refused: nothing reaches the application.
+ * http: an HTTP/1 or HTTP/2 session owns both streams. opaque: a relay owns both. refused: nothing reaches the application.
  * Invariant: in `detecting` this object is the handler of both streams, and no byte has gone to the upstream.
  */
 export type InboundState = 'detecting' | 'http' | 'opaque' | 'refused' | 'closed';
@@ -47,8 +61,17 @@ const UNDECIDED_TEXT_MS = 200;
 export const SILENCE_TIMEOUT_MS = 30_000;
 /** After an orderly end both sides have this long to close. */
 const LINGER_MS = 1_000;
+/** A server that says more than this before its client spoke waits. */
+const MAX_SERVER_FIRST_BYTES = 65_536;
 /** First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). */
 const TLS_HANDSHAKE = 0x16;
+
+function refusal(reason: string): Decision {
+  return { verdict: 'deny', policy: null, rule: null, reason };
+}
+const NOT_AS_DECLARED = refusal('not the protocol that the Service declares');
+const ANSWER_FIRST = refusal('the application answered before there was an HTTP/1 request');
+const SILENT_CLIENT = refusal('the application speaks HTTP/2, and the client did not speak in time');
 
 const FORWARDED: Record<InboundState, readonly InboundState[]> = {
   detecting: ['http', 'opaque', 'refused', 'closed'],
@@ -60,7 +83,7 @@ const FORWARDED: Record<InboundState, readonly InboundState[]> = {
 
 /** The policy point: one arrived connection, decided by the destination's policy with the client's own identity. */
 export class InboundConnection {
-  readonly arrival: InboundArrival;
+  arrival: InboundArrival;
   readonly record: ConnectionRecord;
   state: InboundState = 'detecting';
   #policy: ConnectionPolicy;
@@ -68,8 +91,14 @@ export class InboundConnection {
   readonly #upstream: ByteStream | null;
   readonly #deniedByHeader: boolean;
   readonly #done: (connection: InboundConnection) => void;
-  #session: Http1Session | null = null;
+  readonly #gate: WorkloadGate;
+  /** Declared `http2` or `grpc`: what is neither HTTP nor TLS is refused. */
+  readonly #mustBeHttp: boolean;
+  #normalisation: PathNormalisation;
+  #session: Http1Session | Http2Session | null = null;
   #seen: Buffer | null = null;
+  /** What the application said before the client: the beginning of HTTP/2, since many send their SETTINGS when they accept. */
+  #serverSaid: Buffer | null = null;
   #timer: NodeJS.Timeout | null = null;
   /** About the connection as a whole; null when it ends for a reason that is not policy's. */
   #decision: Decision | null;
@@ -85,6 +114,7 @@ export class InboundConnection {
     upstream: ByteStream | null,
     record: ConnectionRecord,
     deniedByHeader: boolean,
+    checks: RequestChecks,
     done: (connection: InboundConnection) => void,
   ) {
     this.#deniedByHeader = deniedByHeader;
@@ -95,11 +125,22 @@ export class InboundConnection {
     this.#attributes = attributesOf(arrival);
     this.#policy = bindPolicy(view, arrival, this.#attributes);
     this.#decision = this.#policy.tcp;
+    const { settings } = view.snapshot;
+    this.#normalisation = normalisationLevel(settings.pathNormalisation);
+    this.#gate = new WorkloadGate({
+      policy: () => this.#policy,
+      connection: this.#attributes,
+      authentications: view.authenticationsOf(arrival.workload),
+      settings,
+      ...checks,
+    });
     const declared = view.protocolOf(arrival.workload, arrival.destination.port);
     if (declared === 'tcp' || declared === 'tls') {
+      this.#mustBeHttp = false;
       this.#becomeOpaque(declared);
       return;
     }
+    this.#mustBeHttp = declared === 'http2' || declared === 'grpc';
     if (upstream === null) this.#startTimer();
     else if (this.#policy.tcp.verdict === 'deny') this.#timer = setTimeout(() => this.#endSilent(upstream), SILENCE_TIMEOUT_MS).unref();
     arrival.stream.attach(this.#downstreamHandler);
@@ -133,7 +174,10 @@ export class InboundConnection {
     // The client's end may come before its time is up.
     this.#stopTimer();
     const seen = this.#seen;
-    if (seen === null || seen[0] === TLS_HANDSHAKE) this.#becomeOpaque('tcp', { clientEnded });
+    if (this.#serverSaid !== null && this.#policy.scope !== 'allow') {
+      this.#decision = SILENT_CLIENT;
+      this.#refuse('timeout');
+    } else if (seen === null || seen[0] === TLS_HANDSHAKE) this.#becomeOpaque('tcp', { clientEnded });
     else if (this.#policy.scope === 'allow') {
       this.#mayBeHttp = true;
       this.#becomeOpaque('tcp', { clientEnded });
@@ -149,6 +193,7 @@ export class InboundConnection {
       const protocol = detectProtocol(seen);
       if (protocol === 'incomplete') this.#startTimer();
       else if (protocol === 'http1') this.#becomeHttp(seen);
+      else if (protocol === 'http2') this.#becomeHttp2(seen);
       else this.#becomeOpaque(protocol === 'opaque' ? 'tcp' : protocol);
     },
     onEnd: () => this.#undetected(true),
@@ -160,11 +205,26 @@ export class InboundConnection {
   };
 
   readonly #upstreamHandler: ByteStreamHandler = {
-    // The server spoke first: no HTTP client is waiting.
-    onData: (chunk) => this.#becomeOpaque('tcp', { fromServer: chunk }),
+    // The server spoke first: no HTTP/1 client is waiting.
+    onData: (chunk) => {
+      const said = this.#serverSaid === null ? chunk : Buffer.concat([this.#serverSaid, chunk]);
+      this.#serverSaid = said;
+      if (!looksLikeServerPreface(said)) {
+        this.#becomeOpaque('tcp');
+        return;
+      }
+      if (said.length > MAX_SERVER_FIRST_BYTES) this.#upstream?.pause();
+      // It may still be another protocol, whose client waits for more of it.
+      if (!this.#mustBeHttp) {
+        this.#stopTimer();
+        this.#startTimer();
+      }
+    },
     onEnd: () => this.#becomeOpaque('tcp', { serverEnded: true }),
     onDrain: () => {},
     onClose: (error) => {
+      // The client left first, and the application's end was closed for that.
+      if (this.state === 'closed') return;
       const failure =
         error ?? new ProxyError('WEFT_PROXY_UPSTREAM_CLOSED', 'the application closed the connection before the client spoke');
       this.record.refused('dial-failed');
@@ -173,13 +233,19 @@ export class InboundConnection {
   };
 
   #becomeHttp(first: Buffer): void {
+    if (this.#serverSaid !== null) {
+      this.#decision = ANSWER_FIRST;
+      this.#refuse('other');
+      return;
+    }
     this.#move('http');
     this.#seen = null;
     this.record.protocol('http1');
     this.#session = new Http1Session({
       downstream: this.arrival.stream,
       upstream: this.#upstream,
-      policy: () => this.#policy,
+      gate: () => this.#gate,
+      normalisation: () => this.#normalisation,
       onExchange: (exchange) => this.#exchange(exchange),
       onClose: (error) => this.#close(error),
       limits: DEFAULT_HTTP1_LIMITS,
@@ -189,15 +255,43 @@ export class InboundConnection {
     this.#session.start(first);
   }
 
+  #becomeHttp2(first: Buffer): void {
+    this.#move('http');
+    this.#seen = null;
+    const serverSaid = this.#serverSaid;
+    this.#serverSaid = null;
+    this.record.protocol('http2');
+    const session = new Http2Session({
+      downstream: this.arrival.stream,
+      upstream: this.#upstream,
+      gate: () => this.#gate,
+      normalisation: () => this.#normalisation,
+      onExchange: (exchange) => this.#exchange(exchange),
+      onMalformed: () => this.record.malformed('http2'),
+      onClose: (error) => this.#close(error),
+      limits: DEFAULT_HTTP2_SESSION_LIMITS,
+      deniedByHeader: this.#deniedByHeader,
+      clock: microseconds,
+    });
+    this.#session = session;
+    session.start(first, serverSaid);
+  }
+
   #exchange(exchange: HttpExchange): void {
     this.#decision = exchange.decision;
     this.record.exchange(exchange);
   }
 
-  #becomeOpaque(protocol: string, before: { clientEnded?: boolean; serverEnded?: boolean; fromServer?: Buffer } = {}): void {
+  #becomeOpaque(protocol: string, before: { clientEnded?: boolean; serverEnded?: boolean } = {}): void {
+    this.record.protocol(protocol);
+    const isEmpty = before.clientEnded === true && this.#seen === null && this.#serverSaid === null;
+    if (this.#mustBeHttp && protocol !== 'tls' && !isEmpty) {
+      this.#decision = NOT_AS_DECLARED;
+      this.#refuse('other');
+      return;
+    }
     const decision = this.#policy.tcp;
     this.#decision = decision;
-    this.record.protocol(protocol);
     if (decision.verdict === 'deny' || this.#upstream === null) {
       this.#refuse(decision.policy === this.arrival.workload.modeSource ? 'strict-mode' : 'policy');
       return;
@@ -206,9 +300,11 @@ export class InboundConnection {
     const upstream = this.#upstream;
     const seen = this.#seen;
     this.#seen = null;
+    const fromServer = this.#serverSaid;
+    this.#serverSaid = null;
     relay(this.arrival.stream, upstream, (error) => this.#close(error));
     if (seen !== null && !upstream.write(seen)) this.arrival.stream.pause();
-    if (before.fromServer && !this.arrival.stream.write(before.fromServer)) upstream.pause();
+    if (fromServer !== null && !this.arrival.stream.write(fromServer)) upstream.pause();
     if (before.clientEnded) upstream.end();
     if (before.serverEnded) this.arrival.stream.end();
   }
@@ -236,7 +332,7 @@ export class InboundConnection {
   #refuse(reason: Refusal): void {
     this.#move('refused');
     this.record.refused(reason);
-    const error = new ProxyError('WEFT_PROXY_REFUSED', `refused: ${this.#policy.tcp.reason}`);
+    const error = new ProxyError('WEFT_PROXY_REFUSED', `refused: ${(this.#decision ?? this.#policy.tcp).reason}`);
     // Their ends are reported here from now on.
     this.arrival.stream.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose: () => this.#close(error) });
     this.#upstream?.attach({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} });
@@ -254,14 +350,22 @@ export class InboundConnection {
 
   /** The mesh changed: decide again. What is no longer allowed ends; an HTTP session asks again with each request. */
   reconsider(view: MeshView, workload: WorkloadEntry): void {
-    const arrival = { ...this.arrival, workload };
-    this.#policy = bindPolicy(view, arrival, this.#attributes);
+    this.arrival = { ...this.arrival, workload };
+    this.#policy = bindPolicy(view, this.arrival, this.#attributes);
+    const { settings } = view.snapshot;
+    this.#normalisation = normalisationLevel(settings.pathNormalisation);
+    this.#gate.update(view.authenticationsOf(workload), settings);
     this.#session?.recheck();
     const undecidable = this.#mayBeHttp && this.#policy.scope !== 'allow';
     if (this.state === 'opaque' && (undecidable || this.#policy.tcp.verdict === 'deny')) {
       this.#decision = this.#policy.tcp;
       this.destroy(new ProxyError('WEFT_PROXY_POLICY_CHANGED', 'the policy changed and no longer allows this connection'));
     }
+  }
+
+  /** No new requests: HTTP clients are told to go elsewhere, and what is open may finish. Other connections go on. */
+  drain(): void {
+    this.#session?.drain();
   }
 
   /** Ends the connection at once. */

@@ -13,7 +13,7 @@ import type { ConnectionRecord, Telemetry } from '../telemetry/connection-record
 import type { Refusal } from '../telemetry/counter-table.ts';
 import type { TunnelConnect, TunnelResponder } from '../tunnel/tunnel-server.ts';
 import { bindPolicy, InboundConnection } from './inbound-connection.ts';
-import type { InboundArrival } from './inbound-connection.ts';
+import type { InboundArrival, RequestChecks } from './inbound-connection.ts';
 
 /** What the inbound half of the data plane is made of. */
 export interface InboundDependencies {
@@ -23,6 +23,8 @@ export interface InboundDependencies {
   readonly refusals: RefusalLog;
   /** Name the policy in `x-weft-denied-by` of refusals. */
   readonly deniedByHeader: boolean;
+  /** Tokens and external authorisers; without them, what needs them is refused. */
+  readonly checks?: RequestChecks;
   /** The agent's own ports in a local workload's namespace; null while nobody listens there. */
   readonly portsOf: (workloadId: number) => AgentPorts | null;
 }
@@ -35,6 +37,8 @@ export interface AgentPorts {
 }
 
 const PATH_OF = { mtls: 'tunnel', kernel: 'local', plaintext: 'plaintext' } as const;
+
+const NO_CHECKS: RequestChecks = { tokens: null, authorisers: null };
 
 /** How long an application may take to accept, before a tunnel's CONNECT is answered 503. */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -225,7 +229,8 @@ export class Inbound {
       },
       stream: arrival.stream,
     });
-    const connection = new InboundConnection(arrival, now, upstream, record, this.#dependencies.deniedByHeader, (done) =>
+    const { deniedByHeader, checks } = this.#dependencies;
+    const connection = new InboundConnection(arrival, now, upstream, record, deniedByHeader, checks ?? NO_CHECKS, (done) =>
       this.connections.delete(done),
     );
     if (connection.state !== 'closed') this.connections.add(connection);
@@ -237,6 +242,11 @@ export class Inbound {
       const workload: WorkloadEntry | undefined = view.workload(connection.arrival.workload.id);
       if (workload !== undefined) connection.reconsider(view, workload);
     }
+  }
+
+  /** Tells every HTTP client to go elsewhere after what is open. */
+  drain(): void {
+    for (const connection of this.connections) connection.drain();
   }
 
   /** Ends the connections of one workload: its network namespace is gone. */

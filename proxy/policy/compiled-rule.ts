@@ -56,6 +56,21 @@ const RULE_FIELDS: FieldNames<PolicyRule> = { from: true, to: true, when: true }
 /** Connections differ in which of a rule's sources they match; of so many kinds the open operations are kept. */
 const MAX_KINDS = 64;
 
+/**
+ * Compiles a rule.
+ * @param tcpDecision its decision on a connection that is not HTTP, if it has fields that only HTTP answers and refuses
+ * @throws PolicyError for content that cannot be evaluated
+ */
+export function compileRule(
+  rule: PolicyRule,
+  context: RuleContext,
+  decision: Decision,
+  tcpDecision: Decision,
+  ids: IdSource,
+): CompiledRule {
+  return new CompiledRule(rule, context, decision, tcpDecision, ids);
+}
+
 /** One rule, compiled. Its decisions are made once. */
 export class CompiledRule {
   readonly decision: Decision;
@@ -68,14 +83,12 @@ export class CompiledRule {
   readonly #refuses: boolean;
   readonly #tcpDecision: Decision;
   readonly #ids: IdSource;
-  readonly #openBySources = new Map<string, readonly OpenOperation[]>();
-  readonly #wholeBySources = new Map<string, OpenOperation>();
+  /** Made when first needed: there may be very many rules. */
+  #openBySources: Map<string, readonly OpenOperation[]> | null = null;
+  #wholeBySources: Map<string, OpenOperation> | null = null;
   readonly #hasPorts: boolean;
 
-  /**
-   * @param tcpDecision its decision on a connection that is not HTTP, if it has fields that only HTTP answers and refuses
-   * @throws PolicyError for content that cannot be evaluated
-   */
+  /** Made by compileRule(). */
   constructor(rule: PolicyRule, context: RuleContext, decision: Decision, tcpDecision: Decision, ids: IdSource) {
     if (!Array.isArray(rule.from) || !Array.isArray(rule.to) || !Array.isArray(rule.when)) {
       throw new PolicyError('WEFT_POLICY_FIELD', 'a rule has no list of sources, operations or conditions', {
@@ -134,6 +147,7 @@ export class CompiledRule {
   }
 
   #whole(key: string, asked: readonly RequestSourceMatcher[] | null): OpenOperation {
+    this.#wholeBySources ??= new Map();
     let whole = this.#wholeBySources.get(key);
     if (whole === undefined) {
       whole = { id: this.#ids.next++, matcher: null, conditions: this.#conditions(asked), decision: this.decision };
@@ -143,6 +157,7 @@ export class CompiledRule {
   }
 
   #open(key: string, asked: readonly RequestSourceMatcher[] | null): readonly OpenOperation[] {
+    this.#openBySources ??= new Map();
     let open = this.#openBySources.get(key);
     if (open === undefined) {
       const conditions = this.#conditions(asked);

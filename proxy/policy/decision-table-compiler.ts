@@ -3,6 +3,7 @@ import {
   ENTRY_CONDITIONAL,
   FIRST_LITERAL,
   LEAF_ALL,
+  LEAF_CONTINUE,
   LEAF_REST_NARROW,
   LEAF_SEGMENT_NARROW,
   LEAF_SEGMENT_WIDE,
@@ -34,6 +35,9 @@ const MAX_STATES = 65_536;
 const MAX_ROW_CELLS = 4_194_304;
 const MAX_WORK = 8_000_000;
 
+/** Shorter texts before patterns part are walked row by row. */
+const MIN_RUN = 2;
+
 const SLASH = 0x2f;
 /** A symbol that no pattern names, that is no path character and no slash. */
 const OTHER = -1;
@@ -64,28 +68,61 @@ interface Operator {
   readonly leafByte: number;
 }
 
+const NO_OPERATORS: readonly (readonly [Operator, Node])[] = [];
+const NO_ACCEPTS: readonly number[] = [];
+
 const ALL: Operator = { loop: 'all', optional: true, leafByte: LEAF_ALL };
 const SOME: Operator = { loop: 'all', optional: false, leafByte: LEAF_SOME };
 const SEGMENT_WIDE: Operator = { loop: 'segment-wide', optional: false, leafByte: LEAF_SEGMENT_WIDE };
 const SEGMENT_NARROW: Operator = { loop: 'segment-narrow', optional: false, leafByte: LEAF_SEGMENT_NARROW };
 const REST_NARROW: Operator = { loop: 'rest-narrow', optional: true, leafByte: LEAF_REST_NARROW };
 
-/** A node of the trie of patterns of one part: patterns that begin alike share their nodes. */
+/** A node of the trie of patterns of one part: patterns that begin alike share their nodes. Most have one child: it needs no map. */
 class Node {
   readonly id: number;
   readonly loop: Loop;
-  readonly literals = new Map<number, Node>();
-  readonly operators = new Map<Operator, Node>();
+  /** The literal of the only child, or -1. */
+  firstCode = -1;
+  firstChild: Node | null = null;
+  /** All children by literal, where there are several. */
+  literals: Map<number, Node> | null = null;
+  operators: readonly (readonly [Operator, Node])[] = NO_OPERATORS;
   /** Patterns that end here. */
-  readonly accepts: number[] = [];
+  accepts: readonly number[] = NO_ACCEPTS;
 
   constructor(id: number, loop: Loop) {
     this.id = id;
     this.loop = loop;
   }
 
+  get literalCount(): number {
+    if (this.literals !== null) return this.literals.size;
+    return this.firstChild === null ? 0 : 1;
+  }
+
   get isEnd(): boolean {
-    return this.literals.size === 0 && this.operators.size === 0;
+    return this.firstChild === null && this.operators.length === 0;
+  }
+
+  child(code: number): Node | undefined {
+    if (this.literals !== null) return this.literals.get(code);
+    return this.firstCode === code && this.firstChild !== null ? this.firstChild : undefined;
+  }
+
+  addChild(code: number, child: Node): void {
+    if (this.firstChild === null) {
+      this.firstCode = code;
+      this.firstChild = child;
+      return;
+    }
+    this.literals ??= new Map([[this.firstCode, this.firstChild]]);
+    this.literals.set(code, child);
+  }
+
+  addCodesTo(codes: Set<number>): void {
+    if (this.literals !== null) {
+      for (const code of this.literals.keys()) codes.add(code);
+    } else if (this.firstChild !== null) codes.add(this.firstCode);
   }
 }
 
@@ -267,7 +304,7 @@ class Compiler {
       if (id === undefined) {
         id = byPattern.push([]) - 1;
         patternIds.set(node, id);
-        node.accepts.push(id);
+        node.accepts = [...node.accepts, id];
       }
       return id;
     };
@@ -299,19 +336,19 @@ class Compiler {
       if (typeof item === 'string') {
         for (let i = 0; i < item.length; i++) {
           const code = item.charCodeAt(i);
-          let child = node.literals.get(code);
+          let child = node.child(code);
           if (child === undefined) {
             child = this.#newNode('none');
-            node.literals.set(code, child);
+            node.addChild(code, child);
           }
           node = child;
         }
         continue;
       }
-      let child = node.operators.get(item);
+      let child = node.operators.find(([operator]) => operator === item)?.[1];
       if (child === undefined) {
         child = this.#newNode(item.loop);
-        node.operators.set(item, child);
+        node.operators = [...node.operators, [item, child]];
       }
       node = child;
     }
@@ -320,6 +357,8 @@ class Compiler {
 
   /** With every node that is reached without reading anything; sorted, without repetition. */
   #closure(nodes: readonly Node[]): readonly Node[] {
+    this.#spend(nodes.length);
+    if (nodes.length === 0 || (nodes.length === 1 && (nodes[0] as Node).operators.length === 0)) return nodes;
     const set = new Set<Node>(nodes);
     for (const node of set) {
       for (const [operator, child] of node.operators) {
@@ -334,7 +373,7 @@ class Compiler {
     const reached: Node[] = [];
     for (const node of nodes) {
       if (loopTakes(node.loop, symbol)) reached.push(node);
-      const child = node.literals.get(symbol);
+      const child = node.child(symbol);
       if (child !== undefined) reached.push(child);
       for (const [operator, after] of node.operators) {
         if (!operator.optional && loopTakes(operator.loop, symbol)) reached.push(after);
@@ -385,8 +424,10 @@ class Compiler {
     }
     const chain = this.#chain(nodes);
     if (chain !== null) {
-      const hit = this.#afterSeparator(context, [chain.end]);
-      return this.#addLeaf({ text: chain.text, hit, miss: this.#afterSeparator(context, []) });
+      const { text, end } = chain;
+      const miss = this.#afterSeparator(context, []);
+      if (end.isEnd) return this.#addLeaf({ text, hit: this.#afterSeparator(context, [end]), miss });
+      return this.#addLeaf({ text: [...text, LEAF_CONTINUE], hit: this.#stateOf(context, this.#closure([end])), miss });
     }
     const row: Row = { context, nodes, cells: [] };
     const state: State = { kind: 'row', index: this.#rows.push(row) - 1 };
@@ -405,34 +446,43 @@ class Compiler {
     if (this.#rows.length * (this.#symbols.length + 1) > MAX_ROW_CELLS) throw tooLarge('too many states');
   }
 
-  /** What is left where only one pattern does; null if several do, or if it is no leaf's text. */
-  #chain(nodes: readonly Node[]): { readonly text: readonly number[]; readonly end: Node } | null {
+  /** The text that all patterns which are left go on with: to the end of the only one, or to where they part. Null if it is no leaf's text. */
+  #chain(nodes: readonly Node[]): { readonly text: number[]; readonly end: Node } | null {
     let node = nodes[0] as Node;
     if (node.loop !== 'none') return null;
     if (nodes.length > 1) {
       // A node and what follows it without reading anything are one place in one pattern.
       const [only] = node.operators;
-      const alone = nodes.length === 2 && node.literals.size === 0 && node.operators.size === 1 && node.accepts.length === 0;
+      const alone = nodes.length === 2 && node.literalCount === 0 && node.operators.length === 1;
       if (!alone || only?.[1] !== nodes[1]) return null;
     }
     const text: number[] = [];
+    /** Where the patterns part, if they do before the end: a place after literals alone. */
+    let parting: Node | null = null;
+    let partingLength = 0;
+    let operators = false;
     let literalsOnly = false;
     while (!node.isEnd) {
-      if (node.accepts.length > 0 || node.literals.size + node.operators.size > 1) return null;
-      const [literal] = node.literals;
-      if (literal !== undefined) {
-        text.push(literal[0]);
-        node = literal[1];
+      if (!operators && text.length >= MIN_RUN) {
+        parting = node;
+        partingLength = text.length;
+      }
+      if (node.accepts.length > 0 || node.literalCount + node.operators.length > 1) break;
+      if (node.firstChild !== null) {
+        text.push(node.firstCode);
+        node = node.firstChild;
         continue;
       }
       const [operator] = node.operators;
       // A leaf never goes back: what an operator takes must end by itself, or with the text.
-      if (operator === undefined || literalsOnly) return null;
+      if (operator === undefined || literalsOnly) break;
+      operators = true;
       literalsOnly = operator[0].loop === 'all' || operator[0].loop === 'rest-narrow';
       text.push(operator[0].leafByte);
       node = operator[1];
     }
-    return text.length === 0 ? null : { text, end: node };
+    if (node.isEnd) return text.length === 0 ? null : { text, end: node };
+    return parting === null ? null : { text: text.slice(0, partingLength), end: parting };
   }
 
   #fillRow(row: Row): void {
@@ -443,8 +493,8 @@ class Compiler {
     const named = new Set<number>();
     let hasOperators = false;
     for (const node of nodes) {
-      for (const code of node.literals.keys()) named.add(code);
-      hasOperators ||= node.operators.size > 0 || (node.loop !== 'none' && node.loop !== 'all');
+      node.addCodesTo(named);
+      hasOperators ||= node.operators.length > 0 || (node.loop !== 'none' && node.loop !== 'all');
     }
     let path: State | null = null;
     let slash: State | null = null;

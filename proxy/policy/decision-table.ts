@@ -6,12 +6,14 @@
  * nothing in a path can be taken for the end of it. States are numbered by what they are:
  *
  * - `[0, sinks)`: the answer is known, whatever follows. The state's number is the result.
- * - `[sinks, sinks + leaves)`: what is left of this part is compared with one text. `leafHeads` has four words for each: where its text
- *   begins in `leafBytes`, its length, the state after this part (its separator taken) if all matches, and the one if not.
+ * - `[sinks, sinks + leaves)`: only one text can match here. `leafHeads` has four words for each: where the text begins in `leafBytes`, its
+ *   length, the state if the input goes on with it, and the state if not.
  * - all others: rows of `next`, one column for each class of bytes (`classMap`); column 0 is the separator.
  *
- * Leaf texts are literal bytes, and operators (LEAF_*), which are smaller than any literal. After LEAF_REST_* and LEAF_ALL only a literal
- * follows: no leaf needs to go back.
+ * Leaf texts are literal bytes, and operators (LEAF_*), which are smaller than any literal. If the last one is LEAF_CONTINUE, the walk goes on
+ * in this part, after the text, in the state for a match. Every other state that a leaf leads to is the one after this part, its separator
+ * taken; without LEAF_CONTINUE the text must match to the end of the part. After LEAF_REST_* and LEAF_ALL only a literal follows: no leaf
+ * needs to go back.
  *
  * Result r is `results[resultOffsets[r]] …` up to `resultOffsets[r + 1]`: entries in order, with ENTRY_CONDITIONAL set where the entry
  * asks more than method, path and host. The list ends at the first entry without that bit: it decides. The kernel may let a request
@@ -51,21 +53,33 @@ export const LEAF_SOME = 1;
 export const LEAF_SEGMENT_WIDE = 2;
 export const LEAF_SEGMENT_NARROW = 3;
 export const LEAF_REST_NARROW = 4;
+/** The end of a text after which the part goes on; before it are only literals. */
+export const LEAF_CONTINUE = 5;
 /** Literals below this cannot be told from operators. */
 export const FIRST_LITERAL = 8;
 
 const SLASH = 0x2f;
 const LEAF_WORDS = 4;
 
+/** How a leaf is compared, decoded once: most are one literal, which the engine compares faster than a loop over bytes. */
+const LITERAL_TO_END = 1;
+const LITERAL_THEN_ALL = 2;
+const LITERAL_THEN_CONTINUE = 3;
+const WITH_OPERATORS = 4;
+
 /** Runs a decision table: the twin of the kernel's interpreter. */
 export class DecisionTable {
   readonly data: DecisionTableData;
   /** One byte for each character that narrow operators take. */
   readonly #pathCharacters: Uint8Array;
+  readonly #leafKinds: Uint8Array;
+  readonly #leafTexts: string[];
 
   constructor(data: DecisionTableData, pathCharacters: Uint8Array) {
     this.data = data;
     this.#pathCharacters = pathCharacters;
+    this.#leafKinds = new Uint8Array(data.leaves);
+    this.#leafTexts = Array.from({ length: data.leaves }, () => '');
   }
 
   /** The result for a request. The host is lower-cased. Takes time linear in the length of its arguments and allocates nothing. */
@@ -81,27 +95,55 @@ export class DecisionTable {
   /** The memory of the arrays. */
   get bytes(): number {
     const { classMap, next, leafHeads, leafBytes, resultOffsets, results } = this.data;
-    return (
-      classMap.byteLength + next.byteLength + leafHeads.byteLength + leafBytes.byteLength + resultOffsets.byteLength + results.byteLength
-    );
+    return [classMap, next, leafHeads, leafBytes, resultOffsets, results].reduce((sum, { byteLength }) => sum + byteLength, 0);
   }
 
   /** The state after one part and its separator, or a sink. */
   #part(text: string, from: number, backward: boolean): number {
-    const { sinks, leaves, classes, classMap, otherClass, next } = this.data;
+    const { sinks, leaves, classes, classMap, otherClass, next, leafHeads } = this.data;
     const firstRow = sinks + leaves;
     const length = text.length;
     let state = from;
-    for (let i = 0; i < length; i++) {
-      if (state < firstRow) return state < sinks ? state : this.#leaf(text, i, state - sinks, backward);
-      const code = text.charCodeAt(backward ? length - 1 - i : i);
-      state = next[(state - firstRow) * classes + (code < 256 ? (classMap[code] as number) : otherClass)] as number;
+    let i = 0;
+    for (;;) {
+      if (state >= firstRow) {
+        const row = (state - firstRow) * classes;
+        if (i === length) return next[row + SEPARATOR_CLASS] as number;
+        const code = text.charCodeAt(backward ? length - 1 - i : i);
+        state = next[row + (code < 256 ? (classMap[code] as number) : otherClass)] as number;
+        i++;
+        continue;
+      }
+      if (state < sinks) return state;
+      const leaf = state - sinks;
+      const kind = (this.#leafKinds[leaf] as number) || this.#decode(leaf, backward);
+      if (kind === WITH_OPERATORS) return this.#operators(text, i, leaf, backward);
+      const literal = this.#leafTexts[leaf] as string;
+      if (!(backward ? text.endsWith(literal, length - i) : text.startsWith(literal, i))) return leafHeads[leaf * LEAF_WORDS + 3] as number;
+      i += literal.length;
+      state = leafHeads[leaf * LEAF_WORDS + 2] as number;
+      if (kind === LITERAL_THEN_CONTINUE) continue;
+      return kind === LITERAL_THEN_ALL || i === length ? state : (leafHeads[leaf * LEAF_WORDS + 3] as number);
     }
-    if (state < firstRow) return state < sinks ? state : this.#leaf(text, length, state - sinks, backward);
-    return next[(state - firstRow) * classes + SEPARATOR_CLASS] as number;
   }
 
-  #leaf(text: string, from: number, leaf: number, backward: boolean): number {
+  /** A leaf is met in one part only, and so in one direction: its text is turned into that. */
+  #decode(leaf: number, backward: boolean): number {
+    const { leafHeads, leafBytes } = this.data;
+    const begin = leafHeads[leaf * LEAF_WORDS] as number;
+    const bytes = leafBytes.subarray(begin, begin + (leafHeads[leaf * LEAF_WORDS + 1] as number));
+    const last = bytes.at(-1);
+    let kind = LITERAL_TO_END;
+    if (last === LEAF_ALL) kind = LITERAL_THEN_ALL;
+    else if (last === LEAF_CONTINUE) kind = LITERAL_THEN_CONTINUE;
+    const literal = kind === LITERAL_TO_END ? bytes : bytes.subarray(0, -1);
+    if (literal.some((byte) => byte < FIRST_LITERAL)) kind = WITH_OPERATORS;
+    else this.#leafTexts[leaf] = Buffer.from(backward ? literal.toReversed() : literal).latin1Slice();
+    this.#leafKinds[leaf] = kind;
+    return kind;
+  }
+
+  #operators(text: string, from: number, leaf: number, backward: boolean): number {
     const { leafHeads, leafBytes } = this.data;
     const head = leaf * LEAF_WORDS;
     const begin = leafHeads[head] as number;

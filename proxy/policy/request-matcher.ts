@@ -121,16 +121,28 @@ export class RequestMatcher {
       templates ||= paths.some(isTemplate);
     }
     if (suffixes <= FEW_SUFFIXES) {
-      try {
-        return [this.#compileTable((paths) => paths, true, false)];
-      } catch (error) {
-        if (!(error instanceof PolicyError) || (suffixes === 0 && !templates)) throw error;
-      }
+      const whole = this.#tryTable((paths) => paths);
+      if (whole !== null) return [whole];
+      if (suffixes === 0 && !templates) throw new PolicyError('WEFT_POLICY_TABLE', 'the rules do not fit in a decision table');
     }
-    const made = [this.#compileTable((paths) => paths.filter((path) => !isSuffix(path) && !isTemplate(path)), true, false)];
+    const made: BoundTable[] = [];
+    const forward = templates ? this.#tryTable((paths) => paths.filter((path) => !isSuffix(path))) : null;
+    if (forward === null) {
+      made.push(this.#compileTable((paths) => paths.filter((path) => !isSuffix(path) && !isTemplate(path)), true, false));
+      if (templates) made.push(this.#compileTable((paths) => paths.filter(isTemplate), false, false));
+    } else made.push(forward);
     if (suffixes > 0) made.push(this.#compileTable((paths) => paths.filter(isSuffix), false, true));
-    if (templates) made.push(this.#compileTable((paths) => paths.filter(isTemplate), false, false));
     return made;
+  }
+
+  /** Null where one table is not enough. */
+  #tryTable(select: (paths: readonly TextPattern[]) => readonly TextPattern[]): BoundTable | null {
+    try {
+      return this.#compileTable(select, true, false);
+    } catch (error) {
+      if (error instanceof PolicyError) return null;
+      throw error;
+    }
   }
 
   /** A table of the operations that have paths of a kind, with these. */

@@ -3,7 +3,7 @@ import type { PolicyAction } from '../../src/model/resources.ts';
 import type { PolicyEntry } from '../../src/model/snapshot.ts';
 import { AddressClasses } from './address-class.ts';
 import { type BoundConnectionPolicy, BoundPolicy, type BoundRules, type BoundShadow, mayMatch } from './bound-policy.ts';
-import { CompiledRule, type IdSource, type OpenOperation } from './compiled-rule.ts';
+import { type CompiledRule, compileRule, type IdSource, type OpenOperation } from './compiled-rule.ts';
 import { type ConnectionFacts, connectionFacts } from './connection-facts.ts';
 import type { IpBlockSet } from './ip-block.ts';
 import { PolicyError } from './policy-error.ts';
@@ -354,7 +354,7 @@ class Builder {
     if (broken) reason = 'matched a CUSTOM rule whose provider cannot be asked';
     const made = decision(verdict, name, index, reason);
     const onTcp = decision(verdict, name, index, `${reason}, without its HTTP fields`);
-    const compiled = new CompiledRule(rule, context, made, onTcp, this.#ids);
+    const compiled = compileRule(rule, context, made, onTcp, this.#ids);
     if (shadows !== null) {
       const effect = action === 'AUDIT' ? 'audit' : 'deny';
       shadows.add(compiled, shadow(name, index, effect, reason), onTcp);
@@ -365,7 +365,7 @@ class Builder {
       const refused = decision('deny', name, index, tcpReason);
       const layer = dryRun ? this.layers.dryRunCustom : this.layers.custom;
       layer.add(
-        new CompiledRule(rule, context, refused, refused, this.#ids),
+        compileRule(rule, context, refused, refused, this.#ids),
         Object.freeze({ policy: name, rule: index, provider: provider ?? '', dryRun }),
         refused,
       );

@@ -47,6 +47,8 @@ export interface AccessLogRequest extends AccessLogEntry {
   readonly host: string;
   /** 0 when there was no answer. */
   readonly status: number;
+  /** Not there: not gRPC. null: gRPC, but it ended without a grpc-status. */
+  readonly grpcStatus?: number | null;
 }
 
 /** One connection, at its end. Bytes are those of the client's end. */
@@ -108,7 +110,8 @@ export class AccessLog {
       const query = request.path.indexOf('?');
       path = jsonText(query === -1 ? request.path : request.path.slice(0, query), MAX_PATH);
     }
-    const status = request.status === 0 ? 'null' : String(request.status);
+    let status = request.status === 0 ? 'null' : String(request.status);
+    if (request.grpcStatus !== undefined) status += `,"grpc_status":${request.grpcStatus}`;
     this.#push(
       `{"time":"${this.#time()}","kind":"request",${prefix}${this.#entry(request)},"method":${jsonText(request.method, MAX_METHOD)},"path":${path},"host":${jsonText(request.host, MAX_HOST)},"status":${status}${this.#end(request)}`,
     );

@@ -4,7 +4,16 @@ import type { Decision } from '../../src/model/policy.ts';
 import type { WorkloadEntry } from '../../src/model/snapshot.ts';
 import type { ConnectionInfo } from '../../src/model/worker-messages.ts';
 import type { AccessLog, AccessLogConnection, AccessLogEndpoint } from './access-log.ts';
-import { COUNTERS, counterSlot, type ConnectionPath, type Refusal, requestSlot, type Side, type Verdict } from './counter-table.ts';
+import {
+  COUNTERS,
+  counterSlot,
+  type ConnectionPath,
+  type Refusal,
+  type Malformed,
+  requestSlot,
+  type Side,
+  type Verdict,
+} from './counter-table.ts';
 import type { CounterBlock } from './counters.ts';
 import type { TrafficLabels, TrafficMetrics, TrafficSeries, TrafficSnapshot } from './traffic-metrics.ts';
 
@@ -37,12 +46,16 @@ export interface RecordedExchange {
   readonly path: string;
   readonly host: string;
   readonly status: number;
+  /** Not there: not gRPC. null: gRPC, but it ended without a grpc-status. */
+  readonly grpcStatus?: number | null;
   readonly requestBytes: number;
   readonly responseBytes: number;
   readonly durationMicros: number;
   readonly decision: Decision;
   /** Why the answer was not the upstream's, by the codec's name; null when it was. */
   readonly refusal: string | null;
+  /** More about the refusal, in words; null when its name says all. */
+  readonly detail?: string | null;
 }
 
 /** What ends a connection before it is established, by error code. */
@@ -153,6 +166,11 @@ export class ConnectionRecord {
     if (this.#sourceSeries !== null) this.#sourceSeries.connectionsFailed++;
   }
 
+  /** A message below HTTP's was malformed, and was refused. */
+  malformed(what: Malformed): void {
+    this.#telemetry.counters.add(counterSlot(COUNTERS.malformed, this.connection.direction, what), 1);
+  }
+
   /** An HTTP exchange has ended. */
   exchange(exchange: RecordedExchange): void {
     const { counters, accessLog } = this.#telemetry;
@@ -169,10 +187,12 @@ export class ConnectionRecord {
     this.#series.request(status);
     this.#sourceSeries?.request(status);
     if (accessLog === null) return;
+    const { detail, grpcStatus } = exchange;
     accessLog.request(this.#linePrefix(accessLog), {
-      protocol: this.#protocol,
+      protocol: grpcStatus === undefined ? this.#protocol : 'grpc',
+      ...(grpcStatus === undefined ? {} : { grpcStatus }),
       decision,
-      error: isDenied ? null : refusal,
+      error: isDenied || refusal === null || !detail ? (isDenied ? null : refusal) : `${refusal}: ${detail}`,
       method: exchange.method,
       path: exchange.path,
       host: exchange.host,

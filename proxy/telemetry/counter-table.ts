@@ -1,4 +1,5 @@
 import { REFUSAL_STATUS } from '../http1/refusal.ts';
+import { HTTP2_REFUSAL_STATUS } from '../http2/refusal.ts';
 import { TelemetryError } from './telemetry-error.ts';
 
 /** The label values that counters know. A value outside its list counts as its last one: lists of reasons end in `other`. */
@@ -42,8 +43,11 @@ export const HANDSHAKE_RESULTS = [
 export const PROTOCOLS = ['http1', 'http2', 'tls', 'tcp', 'other'] as const;
 /** Input under HTTP/1, or beside it, that was malformed. */
 export const MALFORMED = ['tls-hello', 'http2', 'tunnel-request', 'other'] as const;
-/** Why HTTP/1 requests were refused or cut: the names of the codec. */
-export const HTTP_REFUSALS: readonly string[] = [...Object.keys(REFUSAL_STATUS), 'other'];
+/** Why HTTP requests were refused or cut: the names of the codecs. */
+export const HTTP_REFUSALS: readonly string[] = [
+  ...new Set([...Object.keys(REFUSAL_STATUS), ...Object.keys(HTTP2_REFUSAL_STATUS)]),
+  'other',
+];
 
 export type Side = (typeof SIDES)[number];
 export type ConnectionPath = (typeof PATHS)[number];

@@ -13,6 +13,7 @@ import {
   type SvidsAnswer,
 } from '../model/admin-api.ts';
 import { WeftError } from '../model/errors.ts';
+import type { MeshSnapshot } from '../model/snapshot.ts';
 import type { ConnectionInfo } from '../model/worker-messages.ts';
 import { AgentError } from './agent-error.ts';
 import type { Logger } from './log.ts';
@@ -22,6 +23,7 @@ import { METRICS_CONTENT_TYPE } from './metrics.ts';
 export interface AdminSource {
   ready(): ReadyAnswer;
   state(): StateAnswer;
+  snapshot(): MeshSnapshot;
   connections(): Promise<readonly ConnectionInfo[]>;
   svids(): SvidsAnswer;
   counters(): CountersAnswer;
@@ -122,6 +124,8 @@ export class AdminServer implements AsyncDisposable {
         }
         case '/v1/state':
           return json(200, source.state());
+        case '/v1/snapshot':
+          return json(200, source.snapshot());
         case '/v1/connections':
           return json(200, { connections: await source.connections() });
         case '/v1/svids':

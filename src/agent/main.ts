@@ -280,6 +280,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   source.current = {
     ready,
     state,
+    snapshot: () => registry.snapshot,
     svids: svidsAnswer,
     counters,
     metrics,

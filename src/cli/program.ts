@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { CliError, EXIT } from './cli-error.ts';
 import { addAgentCommand } from './commands/agent.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addPolicyCommand, POLICY_COMMANDS } from './commands/policy.ts';
 import { addRunCommand } from './commands/run.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUninstallCommand } from './commands/uninstall.ts';
@@ -63,6 +64,7 @@ Examples:
   weft agent --config /etc/weft                                 the agent of this host
   weft run --namespace shop --service-account cart -- ./cart    a command as a workload
   weft status                                                   what the mesh does here
+  weft policy lint policies/                                    is the policy what it should be?
 
 Exit codes: 0 well, 1 failure, 2 wrong usage; weft run passes on its command's own, 128 + n when signal n ended it.
 Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/errors.md lists the codes.`,
@@ -70,6 +72,7 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
   addAgentCommand(program, context);
   addRunCommand(program, context);
   addStatusCommand(program, context);
+  addPolicyCommand(program, context);
   addDoctorCommand(program, context);
   addUninstallCommand(program, context);
   return program;
@@ -77,9 +80,13 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
 
 /** Commander's own complaints in our form. */
 function asUsageError(error: CommanderError, args: readonly string[]): CliError {
-  const known = ['agent', 'run', 'status', 'doctor', 'uninstall'].find((name) => name === args[0]);
+  const known = ['agent', 'run', 'status', 'policy', 'doctor', 'uninstall'].find((name) => name === args[0]);
+  const part = known === 'policy' ? POLICY_COMMANDS.find((name) => name === args[1]) : undefined;
   return new CliError('WEFT_CLI_USAGE', error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' '), {
     exitCode: EXIT.USAGE,
-    nextStep: `see weft ${known === undefined ? '' : `${known} `}--help`,
+    nextStep: `see weft ${[known, part]
+      .filter((name) => name !== undefined)
+      .map((name) => `${name} `)
+      .join('')}--help`,
   });
 }

@@ -6,6 +6,7 @@ import type { ConnectionInfo, ListenerPorts } from './worker-messages.ts';
  * What the agent's admin endpoint answers, as JSON over HTTP on a unix socket that only root may open:
  *   GET /ready           200 or 503, ReadyAnswer
  *   GET /v1/state        StateAnswer
+ *   GET /v1/snapshot     MeshSnapshot: the mesh with its policies as the data plane has them; keys of tokens in it are public ones
  *   GET /v1/connections  ConnectionsAnswer
  *   GET /v1/svids        SvidsAnswer
  *   GET /v1/counters     CountersAnswer

@@ -37,6 +37,7 @@ const ALLOWED: readonly (readonly [path: string, source: string])[] = [
   ['bpf/a.ts', "import { dup } from 'libbpf-ts/sys';"],
   ['bpf/libbpf-ts/src/ffi.ts', "import { dlopen } from 'node:ffi';"],
   ['src/cli/commands/agent.ts', "const { main } = await import('../../agent/main.ts');"],
+  ['src/cli/policy/a.ts', "import '../../../proxy/policy/workload-policy.ts';\nimport '../../../proxy/http1/normalise-path.ts';"],
   ['test/unit/a.ts', "import '../../src/agent/main.ts';\nimport 'undici';"],
 ];
 
@@ -53,6 +54,8 @@ const REFUSED: readonly (readonly [path: string, source: string])[] = [
   ['proxy/a.ts', "import {\n  one,\n  two,\n} from '../src/config/parse.ts';"],
   ['proxy/inbound/a.ts', "import { Outbound } from '../outbound/outbound.ts';"],
   ['proxy/outbound/a.ts', "import { Inbound } from '../inbound/inbound.ts';"],
+  ['src/cli/policy/a.ts', "import { MeshView } from '../../../proxy/mesh-view.ts';"],
+  ['src/agent/policy/a.ts', "import { runCli } from '../../cli/program.ts';"],
   ['bpf/a.ts', "import { dlopen } from 'node:ffi';"],
   ['bpf/a.ts', "import { open } from './libbpf-ts/src/index.ts';"],
   ['bpf/libbpf-ts/src/a.ts', "import { WeftError } from '../../../src/model/errors.ts';"],

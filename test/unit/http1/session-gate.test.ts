@@ -196,6 +196,22 @@ describe('a gate that answers later', () => {
     }
   });
 
+  test('a client that half-closed before any of the body came is told so', async () => {
+    for (const given of [answer(), DENYING]) {
+      const { gate, fixture } = waiting();
+      fixture.client.send('POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\n');
+      fixture.client.stream.end();
+      await settle();
+      gate.give(0, given);
+      await settle();
+      assert.deepEqual(
+        fixture.exchanges.map((exchange) => exchange.refusal),
+        [given === DENYING ? 'policy-denied' : 'truncated-body'],
+      );
+      assert.equal(fixture.client.ended, true);
+    }
+  });
+
   test('a server gone meanwhile: 503 for what is allowed, 403 for what is not', async () => {
     for (const [given, status] of [
       [answer(), 503],
@@ -301,6 +317,21 @@ describe('what may be remembered', () => {
     assert.equal(await asks({ ask: () => answer(), basis: () => null }), 3);
   });
 
+  test('after a recheck the gate is asked again, whatever its basis', async () => {
+    let denies = false;
+    const basis = {};
+    const { client, server, session } = startSession({ gate: { ask: () => (denies ? DENYING : answer()), basis: () => basis } });
+    client.send(get('/same'));
+    await settle();
+    server.send(ok(''));
+    await settle();
+    denies = true;
+    session.recheck();
+    client.send(get('/same'));
+    await settle();
+    assert.equal(server.text(), get('/same'));
+  });
+
   test('another basis is asked again', async () => {
     let basis = {};
     const gate = { ask: () => answer(), basis: () => basis };
@@ -380,6 +411,37 @@ describe('headers as the gate sees them', () => {
     }
   });
 
+  test('are those of each request in turn', async () => {
+    const seen: (readonly string[])[] = [];
+    const gate: RequestGate = {
+      ask: (head) => {
+        seen.push(head.header('x-a'));
+        return DENYING;
+      },
+    };
+    const { client } = startSession({ gate });
+    for (const fields of [['X-A: 1'], ['X: 0', 'X-A: 2', 'X-A: 3'], [], ['X-A: 4']]) {
+      client.send(get('/', ...fields));
+      await settle(2);
+    }
+    assert.deepEqual(seen, [['1'], ['2', '3'], [], ['4']]);
+  });
+
+  test('are there for a recheck while a tunnel is open, also those of a long head', async () => {
+    for (const length of [10, 3000]) {
+      const { client, server, session } = startSession({
+        gate: { ask: (head) => (head.header('x-key').join() === 'k' ? answer() : DENYING) },
+      });
+      client.send(get('/', 'Connection: Upgrade', 'Upgrade: websocket', `X-Long: ${'y'.repeat(length)}`, 'X-Key: k'));
+      await settle();
+      server.send('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+      await settle();
+      session.recheck();
+      await settle();
+      assert.equal(client.closed, false);
+    }
+  });
+
   test('trust headers are announced, and refused when written with underscores', async () => {
     const seen: unknown[] = [];
     const gate: RequestGate = {
@@ -432,10 +494,12 @@ describe('headers that the gate changes', () => {
   });
 
   test('a name is removed with the names that a CGI-like application takes for it', async () => {
-    const { client, server } = startSession({ gate: { ask: () => answer({ change: { remove: ['x-user-id'], set: [] } }) } });
-    client.send(get('/', 'X_User_Id: 1', 'x-user_id: 2', 'X-User-Ids: 3'));
-    await settle();
-    assert.equal(server.text(), get('/', 'X-User-Ids: 3'));
+    for (const name of ['x-user-id', 'x_user_id']) {
+      const { client, server } = startSession({ gate: { ask: () => answer({ change: { remove: [name], set: [] } }) } });
+      client.send(get('/', 'X_User_Id: 1', 'x-user_id: 2', 'X-User-Ids: 3', 'X-USER-ID: 4'));
+      await settle();
+      assert.equal(server.text(), get('/', 'X-User-Ids: 3'));
+    }
   });
 
   test('framing, routing and hop-by-hop fields, and what is no header, cannot be changed: the request is refused', async () => {

@@ -1,0 +1,26 @@
+import type { Command } from 'commander';
+import type { CommandContext } from '../program.ts';
+import { addPolicyExplainCommand } from './policy-explain.ts';
+
+/** The parts of `weft policy`. */
+export const POLICY_COMMANDS: readonly string[] = ['explain'];
+
+/** Adds `weft policy` and its parts. */
+export function addPolicyCommand(program: Command, context: CommandContext): void {
+  const policy = program
+    .command('policy')
+    .summary('check, explain, test and import policy')
+    .description('Works on the policies of a mesh: from files, with no agent and no root needed, or those that the agent of this host has.')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  weft policy lint policies/                                    everything that is wrong or does nothing
+  weft policy explain -f policies/ --from none --to shop/web --port 8080 --method GET
+  weft policy test policies/table.yaml                          expected decisions, for your CI
+  weft policy import cilium.yaml > policies/imported.yaml       from Cilium or Linkerd
+
+See docs/policy.md.`,
+    );
+  addPolicyExplainCommand(policy, context);
+}
