@@ -60,7 +60,7 @@ const FORWARDED: Record<InboundState, readonly InboundState[]> = {
 
 /** The policy point: one arrived connection, decided by the destination's policy with the client's own identity. */
 export class InboundConnection {
-  readonly arrival: InboundArrival;
+  arrival: InboundArrival;
   readonly record: ConnectionRecord;
   state: InboundState = 'detecting';
   #policy: ConnectionPolicy;
@@ -165,6 +165,8 @@ export class InboundConnection {
     onEnd: () => this.#becomeOpaque('tcp', { serverEnded: true }),
     onDrain: () => {},
     onClose: (error) => {
+      // The client left first, and the application's end was closed for that.
+      if (this.state === 'closed') return;
       const failure =
         error ?? new ProxyError('WEFT_PROXY_UPSTREAM_CLOSED', 'the application closed the connection before the client spoke');
       this.record.refused('dial-failed');
@@ -254,8 +256,8 @@ export class InboundConnection {
 
   /** The mesh changed: decide again. What is no longer allowed ends; an HTTP session asks again with each request. */
   reconsider(view: MeshView, workload: WorkloadEntry): void {
-    const arrival = { ...this.arrival, workload };
-    this.#policy = bindPolicy(view, arrival, this.#attributes);
+    this.arrival = { ...this.arrival, workload };
+    this.#policy = bindPolicy(view, this.arrival, this.#attributes);
     this.#session?.recheck();
     const undecidable = this.#mayBeHttp && this.#policy.scope !== 'allow';
     if (this.state === 'opaque' && (undecidable || this.#policy.tcp.verdict === 'deny')) {
