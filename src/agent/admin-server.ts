@@ -80,7 +80,12 @@ export class AdminServer implements AsyncDisposable {
     const served = admin.#serve({ path }, (request) => admin.#route(request));
     process.umask(mask);
     await served;
-    if (options.metrics !== null) await admin.#serve(options.metrics, (request) => admin.#routeMetrics(request));
+    try {
+      if (options.metrics !== null) await admin.#serve(options.metrics, (request) => admin.#routeMetrics(request));
+    } catch (error) {
+      await admin[Symbol.asyncDispose]();
+      throw error;
+    }
     return admin;
   }
 
@@ -103,18 +108,20 @@ export class AdminServer implements AsyncDisposable {
       );
       server.listen(where, resolve);
     });
+    // Running out of descriptors must not end the agent; the next accept tries again.
+    server.on('error', (error) => this.#log.error({ err: error }, 'the admin endpoint cannot accept'));
     this.#servers.push(server);
   }
 
   async #routeMetrics(request: IncomingMessage): Promise<Answer> {
-    const { pathname } = new URL(request.url ?? '/', 'http://localhost');
+    const pathname = pathOf(request);
     if (request.method === 'GET' && pathname === '/metrics')
       return { status: 200, body: await this.#source.metrics(), type: METRICS_CONTENT_TYPE };
     return notFound(pathname);
   }
 
   async #route(request: IncomingMessage): Promise<Answer> {
-    const { pathname } = new URL(request.url ?? '/', 'http://localhost');
+    const pathname = pathOf(request);
     const source = this.#source;
     if (request.method === 'GET') {
       switch (pathname) {
@@ -155,6 +162,11 @@ export class AdminServer implements AsyncDisposable {
     );
     rmSync(this.#socketPath, { force: true });
   }
+}
+
+/** Without the query. Not parsed as a URL, which throws for some (`//`): whoever can scrape metrics could fill the log. */
+function pathOf(request: IncomingMessage): string {
+  return (request.url ?? '/').split('?', 1)[0] as string;
 }
 
 /** Removes the socket of an agent that is no more; one that answers is left alone. */

@@ -62,6 +62,8 @@ export interface WorkerPoolOptions {
   readonly onNeedIdentity: (identity: string) => void;
   readonly onNeedJwks: (uri: string) => void;
   readonly log: Logger;
+  /** What a worker runs; for tests. */
+  readonly entry?: URL;
 }
 
 /** The proxy's threads. A worker that dies is replaced; its connections are lost, the others' are not. */
@@ -85,10 +87,14 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   #spawn(slot: Slot): Promise<void> {
-    const worker = new Worker(ENTRY, { workerData: this.#options.start(slot.index), name: `weft-proxy-${slot.index}` });
+    const worker = new Worker(this.#options.entry ?? ENTRY, {
+      workerData: this.#options.start(slot.index),
+      name: `weft-proxy-${slot.index}`,
+    });
     slot.worker = worker;
     slot.ready = new Promise((resolve, reject) => {
       worker.once('error', reject);
+      worker.once('exit', (code) => reject(new AgentError('WEFT_AGENT_WORKER', `worker ${slot.index} ended (code ${code})`)));
       worker.on('message', (message: FromWorker) => {
         if (message.type === 'ready') {
           resolve();
@@ -128,8 +134,19 @@ export class WorkerPool implements AsyncDisposable {
     }
     if (this.#stopping) return;
     this.#options.log.error({ worker: slot.index, code }, 'a proxy worker ended; starting another');
+    this.#respawnLater(slot);
+  }
+
+  #respawnLater(slot: Slot): void {
     setTimeout(() => {
-      if (!this.#stopping) this.#spawn(slot).catch(() => {});
+      if (this.#stopping) return;
+      try {
+        // What ends it from here on is its 'exit', and handled there.
+        this.#spawn(slot).catch(() => {});
+      } catch (error) {
+        this.#options.log.error({ worker: slot.index, err: error }, 'a proxy worker could not be started; trying again');
+        this.#respawnLater(slot);
+      }
     }, RESTART_PAUSE_MS);
   }
 
@@ -156,11 +173,18 @@ export class WorkerPool implements AsyncDisposable {
     return slot.request(body, timeoutMs);
   }
 
-  /** Asks every running worker; those that fail are left out of the answer. */
+  /** Asks every running worker; those that fail are left out of the answer, and logged. */
   async requestAll(body: RequestBody, timeoutMs: number = REQUEST_TIMEOUT_MS): Promise<unknown[]> {
     const running = this.#slots.filter((slot) => slot.worker !== null);
     const results = await Promise.allSettled(running.map((slot) => slot.request(body, timeoutMs)));
-    return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    return results.flatMap((result, index) => {
+      if (result.status === 'fulfilled') return [result.value];
+      this.#options.log.error(
+        { worker: running[index]?.index, request: body.type, err: result.reason },
+        'a proxy worker failed to do what it was asked',
+      );
+      return [];
+    });
   }
 
   /** Lets every worker finish its connections until the deadline, then ends them. */
