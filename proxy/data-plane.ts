@@ -3,6 +3,7 @@ import type { Dialer, OriginalDestinations, PeerVerifier, TlsContexts } from '..
 import type { MeshSnapshot } from '../src/model/snapshot.ts';
 import type { ConnectionInfo, ListenerPorts } from '../src/model/worker-messages.ts';
 import { Inbound } from './inbound/inbound.ts';
+import type { RequestChecks } from './inbound/inbound-connection.ts';
 import { MeshView } from './mesh-view.ts';
 import { Outbound } from './outbound/outbound.ts';
 import { ProxyError } from './proxy-error.ts';
@@ -22,6 +23,8 @@ export interface DataPlaneOptions {
   readonly verifier: PeerVerifier;
   readonly telemetry: Telemetry;
   readonly deniedByHeader: boolean;
+  /** Tokens and external authorisers; without them, what needs them is refused. */
+  readonly checks?: RequestChecks;
   readonly log: LogLine;
 }
 
@@ -86,6 +89,7 @@ export class DataPlane implements AsyncDisposable {
       telemetry,
       refusals,
       deniedByHeader,
+      ...(options.checks === undefined ? {} : { checks: options.checks }),
       portsOf: (workloadId) => this.#listeners.get(workloadId)?.ports ?? null,
     });
     this.#outbound = new Outbound({

@@ -38,7 +38,7 @@ export interface AgentPorts {
 
 const PATH_OF = { mtls: 'tunnel', kernel: 'local', plaintext: 'plaintext' } as const;
 
-const NO_CHECKS: RequestChecks = { tokens: null, authorisers: null };
+export const NO_CHECKS: RequestChecks = { tokens: null, authorisers: null };
 
 /** How long an application may take to accept, before a tunnel's CONNECT is answered 503. */
 const CONNECT_TIMEOUT_MS = 10_000;

@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { KernelOriginalDestinations } from '../../bpf/kernel-original-destinations.ts';
 import { openConnectionMaps } from '../../bpf/connection-maps.ts';
@@ -8,6 +9,7 @@ import { IdentityMirror } from '../../certs/identity-mirror.ts';
 import { SvidVerifier } from '../../certs/peer-verifier.ts';
 import { SvidTlsContexts } from '../../certs/tls-contexts.ts';
 import { DataPlane } from '../../proxy/data-plane.ts';
+import { MeshAuthorisers } from '../../proxy/external-authorisation/mesh-authorisers.ts';
 import { JwksMirror } from '../../proxy/jwt/jwks-mirror.ts';
 import { JwtVerifier } from '../../proxy/jwt/jwt-verifier.ts';
 import { AccessLog } from '../../proxy/telemetry/access-log.ts';
@@ -34,6 +36,7 @@ const accessLog = start.accessLogFd === null ? null : new AccessLog(start.access
 const traffic = new TrafficMetrics(undefined, () => counters.add(COUNTERS.trafficOverflow.first, 1));
 const jwks = new JwksMirror({ request: (uri) => tell({ type: 'need-jwks', uri }) });
 const identities = new IdentityMirror({ request: (identity) => tell({ type: 'need-identity', identity }) });
+const authorisers = new MeshAuthorisers({ dial: (host, port) => connect({ host, port, noDelay: true }) });
 const dataPlane = new DataPlane({
   worker: start.index,
   snapshot: start.snapshot,
@@ -46,6 +49,7 @@ const dataPlane = new DataPlane({
   verifier: new SvidVerifier(identities),
   telemetry: new Telemetry(counters, traffic, accessLog),
   deniedByHeader: start.deniedByHeader,
+  checks: { tokens: new JwtVerifier({ keys: jwks }), authorisers },
   log: (level, message, fields) => tell({ type: 'log', level, message, fields }),
 });
 
@@ -58,6 +62,7 @@ async function answer(message: Extract<ToWorker, { request: number }>): Promise<
   switch (message.type) {
     case 'snapshot':
       dataPlane.apply(message.snapshot);
+      authorisers.retain(message.snapshot.settings.extensionProviders);
       return null;
     case 'listen':
       forgetPlace(message.workloadId);

@@ -19,6 +19,7 @@ async function startPool(wish: Partial<WorkerPoolOptions> = {}): Promise<PoolWor
     start: () => ({}) as WorkerStart,
     onReady: (index) => ready.push(index),
     onNeedIdentity: () => {},
+    onNeedJwks: () => {},
     log: createLog('info', { write: (line: string) => void logged.push(line) }),
     entry: new URL('./pool-worker.ts', import.meta.url),
     ...wish,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { TestContext } from 'node:test';
+import { NO_CHECKS } from '../../../proxy/inbound/inbound.ts';
 import { InboundConnection, type Security, SILENCE_TIMEOUT_MS } from '../../../proxy/inbound/inbound-connection.ts';
 import { MeshView } from '../../../proxy/mesh-view.ts';
 import { Telemetry } from '../../../proxy/telemetry/connection-record.ts';
@@ -73,7 +74,7 @@ function arrive(policies: readonly PolicyEntry[], security: Security = 'mtls', m
   });
   const isDenied = security === 'plaintext' && mode === 'strict';
   const arrival = { workload, stream: downstream, security, peer, source, destination };
-  const connection = new InboundConnection(arrival, view, isDenied ? null : upstream, record, true, () => {});
+  const connection = new InboundConnection(arrival, view, isDenied ? null : upstream, record, true, NO_CHECKS, () => {});
   return {
     client: new StreamRecorder(clientEnd),
     server: new StreamRecorder(serverEnd),

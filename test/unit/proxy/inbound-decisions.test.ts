@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { NO_CHECKS } from '../../../proxy/inbound/inbound.ts';
 import { InboundConnection, type Security } from '../../../proxy/inbound/inbound-connection.ts';
 import { parseSpiffeId } from '../../../src/model/identity.ts';
 import type { PolicyEntry, WorkloadEntry } from '../../../src/model/snapshot.ts';
@@ -59,7 +60,7 @@ function arrive({ policies = [], security = 'mtls', mode = 'permissive', declare
   let done = 0;
   const arrival = { workload, stream: downstream, security, peer, source, destination };
   const view = viewOf([workload], services, policies);
-  const connection = new InboundConnection(arrival, view, dialled ? upstream : null, record, true, () => done++);
+  const connection = new InboundConnection(arrival, view, dialled ? upstream : null, record, true, NO_CHECKS, () => done++);
   const change = (now: readonly PolicyEntry[], newMode = mode): void => {
     const changed = web(now, newMode);
     connection.reconsider(viewOf([changed], services, now), changed);
