@@ -83,7 +83,7 @@ describe('a strict namespace', () => {
     const meshed = await mesh.curl(mesh.client, mesh.url(mesh.far, `/public/${marker}`));
     assert.equal(meshed.status, 200);
     const wire = await capture.stop();
-    assert.ok(wire.packets > 5, 'the capture saw the connection');
+    assert.ok(wire.packets >= 2, 'the capture saw the connection');
     assert.equal(wire.contains(marker), false);
     assert.equal(wire.contains('HTTP/1.1'), false);
   });
