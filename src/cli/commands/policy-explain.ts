@@ -133,10 +133,10 @@ async function claimsOf({ claim, jwtClaims }: ExplainFlags): Promise<Record<stri
   if (claim === undefined && jwtClaims === undefined) return null;
   const claims: Record<string, unknown> = {};
   if (jwtClaims !== undefined) {
-    const { readFiles } = await import('../policy/policy-files.ts');
+    const { readFile } = await import('../policy/policy-files.ts');
     let value: unknown;
     try {
-      value = JSON.parse(readFiles([jwtClaims])[0]?.text ?? '');
+      value = JSON.parse(readFile(jwtClaims).text);
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
     }

@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
 import type { CommandContext } from '../program.ts';
 import { addPolicyExplainCommand } from './policy-explain.ts';
+import { addPolicyLintCommand } from './policy-lint.ts';
+import { addPolicyTestCommand } from './policy-test.ts';
 
 /** The parts of `weft policy`. */
-export const POLICY_COMMANDS: readonly string[] = ['explain'];
+export const POLICY_COMMANDS: readonly string[] = ['lint', 'explain', 'test'];
 
 /** Adds `weft policy` and its parts. */
 export function addPolicyCommand(program: Command, context: CommandContext): void {
@@ -17,10 +19,12 @@ export function addPolicyCommand(program: Command, context: CommandContext): voi
 Examples:
   weft policy lint policies/                                    everything that is wrong or does nothing
   weft policy explain -f policies/ --from none --to shop/web --port 8080 --method GET
-  weft policy test policies/table.yaml                          expected decisions, for your CI
+  weft policy test decisions.yaml                               expected decisions, for your CI
   weft policy import cilium.yaml > policies/imported.yaml       from Cilium or Linkerd
 
 See docs/policy.md.`,
     );
+  addPolicyLintCommand(policy, context);
   addPolicyExplainCommand(policy, context);
+  addPolicyTestCommand(policy, context);
 }

@@ -1,4 +1,4 @@
-import { buildSnapshot, type SnapshotWarning, WorkloadIds } from '../../config/build-snapshot.ts';
+import { type BuiltSnapshot, buildSnapshot, WorkloadIds } from '../../config/build-snapshot.ts';
 import type { Resource, WorkloadResource } from '../../model/resources.ts';
 import type { MeshSnapshot } from '../../model/snapshot.ts';
 import type { Question } from './question.ts';
@@ -24,20 +24,16 @@ export function meshOf(
 ): MeshSnapshot {
   const { namespace, name, labels } = question;
   const known = resources.find((resource) => resource.kind === 'Workload' && isNamed(resource, namespace, name));
-  if (known !== undefined && labels === null) return build(resources, names).snapshot;
+  if (known !== undefined && labels === null) return snapshotOf(resources, names).snapshot;
   const workload: WorkloadResource =
     known?.kind === 'Workload'
       ? { ...known, metadata: { ...known.metadata, labels: labels ?? known.metadata.labels } }
       : madeWorkload(resources, namespace, name, labels ?? {});
-  return build([...resources.filter((resource) => resource !== known), workload], names).snapshot;
+  return snapshotOf([...resources.filter((resource) => resource !== known), workload], names).snapshot;
 }
 
-/** What the resources do less than their author may think. */
-export function warningsOf(resources: readonly Resource[], names: MeshNames): readonly SnapshotWarning[] {
-  return build(resources, names).warnings;
-}
-
-function build(resources: readonly Resource[], names: MeshNames): ReturnType<typeof buildSnapshot> {
+/** The mesh that resources make, with what they do less than their author may think. */
+export function snapshotOf(resources: readonly Resource[], names: MeshNames): BuiltSnapshot {
   return buildSnapshot(resources, {
     ...names,
     nodeName: 'node',

@@ -32,9 +32,10 @@ const YAML_NAME = /^[^.].*\.ya?ml$/;
 export function readFiles(paths: readonly string[]): TextFile[] {
   const files = new Map<string, TextFile>();
   for (const path of paths) {
-    for (const name of filesOf(path)) if (!files.has(name)) files.set(name, { path: name, text: readText(name) });
+    for (const name of filesOf(path)) if (!files.has(name)) files.set(name, readFile(name));
     if (files.size > MAX_FILES) throw fileError(path, `more than ${MAX_FILES} files`, 'name fewer files');
   }
+  if (files.size === 0) throw fileError(paths.join(', '), 'there is no *.yaml or *.yml in it', 'name a directory that has some, or a file');
   return [...files.values()];
 }
 
@@ -49,6 +50,11 @@ function filesOf(path: string): string[] {
   } catch (cause) {
     throw fileError(path, (cause as Error).message, 'check its name and permissions', cause);
   }
+}
+
+/** One file. @throws CliError WEFT_CLI_FILE */
+export function readFile(path: string): TextFile {
+  return { path, text: readText(path) };
 }
 
 function readText(path: string): string {

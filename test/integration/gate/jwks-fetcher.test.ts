@@ -52,6 +52,15 @@ describe('fetching keys', () => {
       await assert.rejects(fetching(redirecting(location)), REFUSED, location);
     }
     await assert.rejects(fetching(redirecting('/keys')), REFUSED);
+    let asked = 0;
+    const other = createServer((_, response) => {
+      asked++;
+      response.end('{"keys":[]}');
+    });
+    const port = await listen(other);
+    await assert.rejects(fetching(redirecting(`http://127.0.0.1:${port}/keys`)), { code: 'WEFT_AGENT_JWKS', message: /another origin/ });
+    assert.equal(asked, 0);
+    other.close();
   });
 
   it('refuses other answers, too long ones, cut ones and none in time', async () => {

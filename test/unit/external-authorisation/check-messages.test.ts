@@ -91,8 +91,9 @@ describe('a CheckResponse', () => {
     // -1, in ten bytes.
     assert.deepEqual(decode('0a0b 08ffffffffffffffffff01'), no);
     assert.deepEqual(decode('0a02 0807 1a00'), no);
-    // A status in two parts, the second of which says 7.
+    // A status in two parts, one of which says 7.
     assert.deepEqual(decode('0a00 0a02 0807'), no);
+    assert.deepEqual(decode('0a02 0807 0a00'), no);
   });
 
   it('denies when it contradicts itself, and says nothing when it is empty', () => {

@@ -179,8 +179,11 @@ describe('an HTTP authoriser', () => {
     for (const answer of waiting) answer();
     assert.equal((await (answers[0] as Promise<Authorisation>)).allow, true);
     assert.equal((await (answers[1] as Promise<Authorisation>)).allow, true);
-    const again = world.check();
-    while (waiting.length < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+    const again = world.check({ timeoutMs: 5_000 });
+    while (waiting.length < 3) {
+      assert.equal(world.events.filter((event) => event === 'overload').length, 1);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
     waiting[2]?.();
     assert.equal((await again).allow, true);
   });

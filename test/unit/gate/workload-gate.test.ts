@@ -168,6 +168,12 @@ describe('header trust', () => {
     assert.equal((await gate().ask(head([['accept', '*/*']]))).change, null);
   });
 
+  it('changes nothing of a request that is refused', async () => {
+    const denying = policy({ decide: () => DENIED });
+    const answer = await gate({ policy: () => denying }).ask(head([['x-weft-a', 'b']]));
+    assert.deepEqual([answer.decision, answer.change], [DENIED, null]);
+  });
+
   it('removes what speaks for the mesh', async () => {
     const request = head([
       ['x-forwarded-client-cert', 'By=spiffe://evil'],

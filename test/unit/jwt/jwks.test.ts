@@ -146,10 +146,18 @@ describe('JWK Sets in the main thread', () => {
     world.store.setUris(new Set(pending.map((_, i) => `https://issuer.example/${i}`)));
     await settle();
     assert.equal(world.fetched.length, 8);
-    for (const each of pending) {
+    for (const [done, each] of pending.entries()) {
       each.resolve(OLD);
       await settle();
+      assert.ok(world.fetched.length <= done + 1 + 8);
     }
+    // All turns were given back: as many are taken again.
+    pending.push(...Array.from({ length: 20 }, () => Promise.withResolvers<string>()));
+    world.store.setUris(new Set(Array.from({ length: 20 }, (_, i) => `https://other.example/${i}`)));
+    await settle();
+    assert.equal(world.fetched.length, 28);
+    for (const each of pending) each.resolve(OLD);
+    for (let i = 0; i < 20; i++) await settle();
     assert.equal(world.texts.length, 20);
   });
 

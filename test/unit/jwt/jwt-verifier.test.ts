@@ -381,9 +381,14 @@ describe('tokens seen before', () => {
   });
 
   it('count for the rules they were verified by alone', () => {
-    const { verifier: verifying } = counted(inlineKeys());
+    const shared = KeySet.parse(ALL_KEYS);
+    const { verifier: verifying } = counted({
+      keys: (rule) => (rule.jwks === ALL_KEYS ? shared : KeySet.parse(rule.jwks ?? '')),
+      refresh: () => null,
+    });
     const text = token();
     assert.ok('identity' in verifying.verify(ruleSet({ jwks: ALL_KEYS }), 0, text));
+    assert.ok('failure' in verifying.verify(ruleSet({ jwks: ALL_KEYS, issuer: 'other' }), 0, text));
     assert.ok('failure' in verifying.verify(ruleSet({ jwks: ALL_KEYS, audiences: ['a'] }), 0, text));
     assert.ok('failure' in verifying.verify(ruleSet({ jwks: jwks(jwk('P-256/x')) }), 0, text));
   });
