@@ -27,6 +27,15 @@ export const TUNNEL_PORT = 15_008;
 
 const BACKLOG = 4_096;
 
+/** A peer that vanished is noticed after KEEPALIVE_IDLE_SECONDS + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_SECONDS. */
+const KEEPALIVE_IDLE_SECONDS = 180;
+const KEEPALIVE_INTERVAL_SECONDS = 60;
+const KEEPALIVE_PROBES = 5;
+const IPPROTO_TCP = 6;
+const TCP_KEEPIDLE = 4;
+const TCP_KEEPINTVL = 5;
+const TCP_KEEPCNT = 6;
+
 /** One worker's listening descriptors of one workload. */
 export interface WorkerListeners {
   readonly outbound: readonly OwnedFd[];
@@ -119,6 +128,7 @@ function listener(address: string, port: number, own: OwnSockets): OwnedFd {
   const made = tcpSocket(address, own, 'listener');
   try {
     setsockopt(made.fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEPORT, 1);
+    if (address === anyAddress()) keepAlive(made.fd);
     bind(made.fd, { address, port });
     listen(made.fd, BACKLOG);
     return made;
@@ -126,6 +136,14 @@ function listener(address: string, port: number, own: OwnSockets): OwnedFd {
     made.close();
     throw error;
   }
+}
+
+/** Accepted sockets inherit it. Who dials from another host may lose power, or its network, and a connection of his would stay for ever. */
+function keepAlive(fd: number): void {
+  setsockopt(fd, SocketOption.SOL_SOCKET, SocketOption.SO_KEEPALIVE, 1);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 }
 
 function hasErrno(error: unknown, ...errnos: number[]): boolean {

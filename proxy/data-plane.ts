@@ -2,6 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { Dialer, OriginalDestinations, PeerVerifier, TlsContexts } from '../src/model/data-plane.ts';
 import type { MeshSnapshot } from '../src/model/snapshot.ts';
 import type { ConnectionInfo, ListenerPorts } from '../src/model/worker-messages.ts';
+import { errorText, WeftError } from '../src/model/errors.ts';
 import { Inbound } from './inbound/inbound.ts';
 import type { RequestChecks } from './inbound/inbound-connection.ts';
 import { MeshView } from './mesh-view.ts';
@@ -26,6 +27,8 @@ export interface DataPlaneOptions {
   /** Tokens and external authorisers; without them, what needs them is refused. */
   readonly checks?: RequestChecks;
   readonly log: LogLine;
+  /** Default: 32,768. */
+  readonly maxConnectionsPerListener?: number;
 }
 
 /** Listening descriptors of one workload; the data plane takes them over. */
@@ -44,7 +47,7 @@ interface Listeners {
   readonly tunnel: TunnelServer | null;
 }
 
-/** Connections that one worker holds per workload and way. Past it new ones are reset: a flood costs no more than this. */
+/** Connections that one worker holds per listener. Past it new ones are reset: a flood costs no more than this. */
 const MAX_CONNECTIONS_PER_LISTENER = 32_768;
 
 /** What the connections of a listener count as. */
@@ -64,6 +67,7 @@ export class DataPlane implements AsyncDisposable {
   readonly #outbound: Outbound;
   readonly #tunnels: TunnelPool;
   readonly #tunnelTelemetry: TunnelTelemetry;
+  readonly #failures: RefusalLog;
   readonly #listeners = new Map<number, Listeners>();
   #view: MeshView;
 
@@ -73,6 +77,7 @@ export class DataPlane implements AsyncDisposable {
     const view = (): MeshView => this.#view;
     const { dialer, telemetry, contexts, verifier, originalDestinations, deniedByHeader } = options;
     const refusals = new RefusalLog(options.log);
+    this.#failures = refusals;
     const tunnelTelemetry = new TunnelTelemetry(telemetry, refusals);
     this.#tunnelTelemetry = tunnelTelemetry;
     this.#tunnels = new TunnelPool({
@@ -122,14 +127,39 @@ export class DataPlane implements AsyncDisposable {
   }
 
   #server(fd: number, kind: keyof ListenerPorts, accept: (socket: Socket) => void): Server {
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, accept);
-    server.maxConnections = MAX_CONNECTIONS_PER_LISTENER;
+    const { telemetry, maxConnectionsPerListener = MAX_CONNECTIONS_PER_LISTENER } = this.#options;
     const { side, path } = LISTENERS[kind];
-    server.on('drop', () => this.#options.telemetry.refused(side, path, 'limit'));
+    let open = 0;
+    const closed = (): void => {
+      open--;
+    };
+    // Not Node's maxConnections: that closes in order, and a client that keeps its end open then keeps its entry in the kernel's map.
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
+      if (open >= maxConnectionsPerListener) {
+        telemetry.refused(side, path, 'limit');
+        socket.resetAndDestroy();
+        return;
+      }
+      open++;
+      socket.once('close', closed);
+      try {
+        accept(socket);
+      } catch (error) {
+        // One connection's failure must not end the worker, and with it everybody's.
+        telemetry.refused(side, path, 'other');
+        this.#failed('a connection could not be accepted', kind, error);
+        socket.resetAndDestroy();
+      }
+    });
     // Running out of descriptors must not end the worker; the next accept tries again.
-    server.on('error', (error) => this.#options.log('error', 'a listener failed', { error: error.message }));
+    server.on('error', (error) => this.#failed('a listener failed', kind, error));
     server.listen({ fd });
     return server;
+  }
+
+  #failed(message: string, listener: keyof ListenerPorts, error: unknown): void {
+    const code = error instanceof WeftError ? error.code : ((error as NodeJS.ErrnoException).code ?? null);
+    this.#failures.add('warn', message, { reason: message, code, listener, error: errorText(error) });
   }
 
   #tunnelServer({ workloadId, identity, ports }: ListenRequest): TunnelServer {

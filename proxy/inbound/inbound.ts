@@ -240,7 +240,13 @@ export class Inbound {
   reconsider(view: MeshView): void {
     for (const connection of this.connections) {
       const workload: WorkloadEntry | undefined = view.workload(connection.arrival.workload.id);
-      if (workload !== undefined) connection.reconsider(view, workload);
+      if (workload === undefined) continue;
+      try {
+        connection.reconsider(view, workload);
+      } catch (error) {
+        // What cannot be decided again does not go on, and the others are still decided.
+        connection.destroy(new ProxyError('WEFT_PROXY_POLICY_CHANGED', 'the changed policy could not be evaluated', { cause: error }));
+      }
     }
   }
 

@@ -1,4 +1,4 @@
-import { cgroupId, cookieOfNetworkNamespace, OwnedFd } from '../../bpf/place-descriptors.ts';
+import { cgroupId, cookieOfNetworkNamespace, currentNetworkNamespaceCookie, OwnedFd } from '../../bpf/place-descriptors.ts';
 import { addressBytes } from '../../bpf/address-bytes.ts';
 import { KERNEL_MODE, type KernelWorkload } from '../../bpf/contract.ts';
 import type { KernelHooks } from '../../bpf/kernel-hooks.ts';
@@ -162,6 +162,12 @@ export class Enrolment {
     const { own, workers } = this.#dependencies;
     this.#namespace = OwnedFd.open(this.place.path);
     this.#key = cookieOfNetworkNamespace(this.#namespace.fd);
+    if (this.#key === currentNetworkNamespaceCookie()) {
+      // Everything on this host would be captured under one identity, and strict would shut it off.
+      throw new AgentError('WEFT_AGENT_WORKLOAD', "the network namespace is the host's own", {
+        nextStep: 'name its processes by cgroup or systemdUnit',
+      });
+    }
     const opened = openListeners(this.#namespace.fd, workers.size, own);
     this.#ports = opened.ports;
     if (opened.conflicts.join() !== this.#conflicts.join() && opened.conflicts.length > 0) {

@@ -143,6 +143,15 @@ describe('a workload that changes', () => {
     assert.equal(world.hooks.cgroups.get(id), world.entry('a')?.id);
   });
 
+  it('is never the host itself', async () => {
+    await using world = new RegistryWorld();
+    const wish = workload({ name: 'a', cgroup: '' });
+    await world.registry.setResources([{ ...wish, spec: { ...wish.spec, cgroup: null, networkNamespace: '/proc/self/ns/net' } }]);
+    assert.equal(world.state('a'), 'failed');
+    assert.match(world.registry.enrolments()[0]?.error ?? '', /host's own/);
+    assert.deepEqual(world.listened, []);
+  });
+
   it('is closed as a whole without the agent when one of its ports is strict', async () => {
     await using world = new RegistryWorld();
     const { path } = world.cgroup('port');
