@@ -166,6 +166,17 @@ describe('requests', () => {
     assert.equal(server.text(), GET);
   });
 
+  it('in flight get a 403 when the policy changes before they are answered', async () => {
+    const { client, server, change } = arrive();
+    client.send(GET);
+    await settle();
+    assert.equal(server.text(), GET);
+    change([NOBODY]);
+    await settle();
+    assert.match(client.text(), /^HTTP\/1\.1 403 /);
+    assert.equal(server.closed, true, 'the application is told that nobody waits');
+  });
+
   it('get a 403 that names the mode where plaintext is refused, from a client that nobody dialled for', async () => {
     const { client } = arrive({ security: 'plaintext', mode: 'strict', dialled: false });
     client.send(GET);
