@@ -10,9 +10,9 @@ const NONE: readonly ShadowDecision[] = Object.freeze([]);
 
 /** Rules of which the first that matches counts, as a connection left them. */
 export interface BoundRules<Outcome> {
-  /** Of the connection alone; then `matcher` need not be asked. */
+  /** Of the first rule that the connection alone matches. */
   readonly decided: Outcome | null;
-  /** Null: no request matches. */
+  /** Of the rules before that one, or of all; null: none of them is open. */
   readonly matcher: RequestMatcher | null;
   readonly outcomes: ReadonlyMap<Decision, Outcome>;
 }
@@ -23,9 +23,8 @@ export function mayMatch(rules: BoundRules<unknown>): boolean {
 }
 
 function firstOf<Outcome>(rules: BoundRules<Outcome>, request: RequestAttributes): Outcome | null {
-  if (rules.decided !== null || rules.matcher === null) return rules.decided;
-  const found = rules.matcher.find(request);
-  return found === null ? null : (rules.outcomes.get(found.decision) as Outcome);
+  const found = rules.matcher === null ? null : rules.matcher.find(request);
+  return found === null ? rules.decided : (rules.outcomes.get(found.decision) as Outcome);
 }
 
 /** What dry-run and AUDIT policies left for a connection's requests. */

@@ -232,7 +232,7 @@ class CompiledPolicies implements CompiledWorkloadPolicy {
   #rules<Outcome>(layer: Layer<Outcome>, { decided, open }: Remainder): BoundRules<Outcome> {
     return {
       decided: layer.of(decided),
-      matcher: decided === null ? this.#matchers.matcher(open) : null,
+      matcher: this.#matchers.matcher(open),
       outcomes: layer.outcomes,
     };
   }
