@@ -1,4 +1,4 @@
-import type { Decision } from '../../src/model/policy.ts';
+import type { Decision, ShadowDecision } from '../../src/model/policy.ts';
 import type { CounterBlock } from './counters.ts';
 import { COUNTERS } from './counter-table.ts';
 import { jsonText } from './json-text.ts';
@@ -45,6 +45,8 @@ export interface AccessLogRequest extends AccessLogEntry {
   /** A query, if any is left in it, is not logged. */
   readonly path: string;
   readonly host: string;
+  /** What dry-run and AUDIT policies would have done; no more than the first 16 are written. */
+  readonly shadow: readonly ShadowDecision[];
   /** 0 when there was no answer. */
   readonly status: number;
   /** Not there: not gRPC. null: gRPC, but it ended without a grpc-status. */
@@ -71,6 +73,7 @@ const MAX_NAME = 256;
 /** SPIFFE-ID.md section 2.3. */
 const MAX_IDENTITY = 2048;
 const MAX_ERROR = 512;
+const MAX_SHADOW = 16;
 
 /**
  * The access log: JSON, one line per HTTP request and one per connection, written when each ends. `time` is the end. Never logged:
@@ -111,9 +114,10 @@ export class AccessLog {
       path = jsonText(query === -1 ? request.path : request.path.slice(0, query), MAX_PATH);
     }
     let status = request.status === 0 ? 'null' : String(request.status);
+    const dryRun = request.shadow.length === 0 ? '' : this.#shadowText(request.shadow);
     if (request.grpcStatus !== undefined) status += `,"grpc_status":${request.grpcStatus}`;
     this.#push(
-      `{"time":"${this.#time()}","kind":"request",${prefix}${this.#entry(request)},"method":${jsonText(request.method, MAX_METHOD)},"path":${path},"host":${jsonText(request.host, MAX_HOST)},"status":${status}${this.#end(request)}`,
+      `{"time":"${this.#time()}","kind":"request",${prefix}${this.#entry(request)}${dryRun},"method":${jsonText(request.method, MAX_METHOD)},"path":${path},"host":${jsonText(request.host, MAX_HOST)},"status":${status}${this.#end(request)}`,
     );
   }
 
@@ -151,6 +155,15 @@ export class AccessLog {
       this.#decisionTexts.set(decision, text);
     }
     return text;
+  }
+
+  #shadowText(shadow: readonly ShadowDecision[]): string {
+    let text = '';
+    for (const { policy, rule, effect, reason } of shadow.length > MAX_SHADOW ? shadow.slice(0, MAX_SHADOW) : shadow) {
+      if (text !== '') text += ',';
+      text += `{"policy":${jsonText(policy, MAX_NAME)},"rule":${rule},"effect":"${effect}","reason":${jsonText(reason, MAX_ERROR)}}`;
+    }
+    return `,"dry_run":[${text}]`;
   }
 
   #end(entry: AccessLogEntry): string {

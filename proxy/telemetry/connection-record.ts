@@ -1,6 +1,6 @@
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import { errorText, WeftError } from '../../src/model/errors.ts';
-import type { Decision } from '../../src/model/policy.ts';
+import type { Decision, ShadowDecision } from '../../src/model/policy.ts';
 import type { WorkloadEntry } from '../../src/model/snapshot.ts';
 import type { ConnectionInfo } from '../../src/model/worker-messages.ts';
 import type { AccessLog, AccessLogConnection, AccessLogEndpoint } from './access-log.ts';
@@ -52,6 +52,8 @@ export interface RecordedExchange {
   readonly responseBytes: number;
   readonly durationMicros: number;
   readonly decision: Decision;
+  /** What dry-run and AUDIT policies would have done. */
+  readonly shadow: readonly ShadowDecision[];
   /** Why the answer was not the upstream's, by the codec's name; null when it was. */
   readonly refusal: string | null;
   /** More about the refusal, in words; null when its name says all. */
@@ -175,13 +177,14 @@ export class ConnectionRecord {
   exchange(exchange: RecordedExchange): void {
     const { counters, accessLog } = this.#telemetry;
     const { direction } = this.connection;
-    const { decision, refusal, status } = exchange;
+    const { decision, refusal, shadow, status } = exchange;
     const isDenied = refusal === 'policy-denied';
     let verdict: Verdict = decision.verdict;
     if (refusal !== null) {
       verdict = isDenied ? 'deny' : 'error';
       counters.add(counterSlot(COUNTERS.httpRefusals, direction, refusal), 1);
     }
+    for (const { effect } of shadow) counters.add(counterSlot(COUNTERS.dryRun, effect), 1);
     counters.add(requestSlot(direction, status, verdict), 1);
     counters.observeRequest(direction, exchange.durationMicros);
     this.#series.request(status);
@@ -192,6 +195,7 @@ export class ConnectionRecord {
       protocol: grpcStatus === undefined ? this.#protocol : 'grpc',
       ...(grpcStatus === undefined ? {} : { grpcStatus }),
       decision,
+      shadow,
       error: isDenied || refusal === null || !detail ? (isDenied ? null : refusal) : `${refusal}: ${detail}`,
       method: exchange.method,
       path: exchange.path,

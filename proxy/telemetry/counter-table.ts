@@ -41,6 +41,8 @@ export const HANDSHAKE_RESULTS = [
   'other',
 ] as const;
 export const PROTOCOLS = ['http1', 'http2', 'tls', 'tcp', 'other'] as const;
+/** What dry-run and AUDIT policies would have done. */
+export const SHADOW_EFFECTS = ['deny', 'audit'] as const;
 /** Input under HTTP/1, or beside it, that was malformed. */
 export const MALFORMED = ['tls-hello', 'http2', 'tunnel-request', 'other'] as const;
 /** Why HTTP requests were refused or cut: the names of the codecs. */
@@ -114,6 +116,7 @@ export type CounterName =
   | 'tunnelFallbacks'
   | 'requests'
   | 'httpRefusals'
+  | 'dryRun'
   | 'requestBytes'
   | 'responseBytes'
   | 'handshakes'
@@ -149,6 +152,12 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFamily>> = {
     side,
     { name: 'reason', values: HTTP_REFUSALS },
   ]),
+  dryRun: family(
+    'weft_dry_run_total',
+    'counter',
+    'What dry-run policies would have denied, and what AUDIT rules matched, per policy and request',
+    [{ name: 'effect', values: SHADOW_EFFECTS }],
+  ),
   requestBytes: family('weft_client_bytes_total', 'counter', 'Bytes from clients towards servers', [side, path]),
   responseBytes: family('weft_server_bytes_total', 'counter', 'Bytes from servers towards clients', [side, path]),
   handshakes: family('weft_handshakes_total', 'counter', 'TLS handshakes of tunnels, by result', [

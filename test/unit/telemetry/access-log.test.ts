@@ -33,6 +33,7 @@ function request(change: Partial<AccessLogRequest> = {}): AccessLogRequest {
   return {
     protocol: 'http1',
     decision,
+    shadow: [],
     error: null,
     method: 'DELETE',
     path: '/items/1',
@@ -114,6 +115,25 @@ describe('an access log line', () => {
         duration_us: 88,
       },
     ]);
+  });
+
+  it('of a request names what dry-run and AUDIT policies would have done, bounded, and nothing when there are none', async () => {
+    const file = fakeFile();
+    const log = new AccessLog(NO_FD, { write: file.write });
+    const shadow = [
+      { policy: 'shop/stricter', rule: 2, effect: 'deny', reason: 'matched a DENY rule' },
+      { policy: 'shop/watch', rule: 0, effect: 'audit', reason: 'matched an AUDIT rule' },
+    ] as const;
+    log.request(log.prefix(connection), request({ shadow }));
+    log.request(log.prefix(connection), request());
+    const flood = { policy: 'p'.repeat(10_000), rule: null, effect: 'deny', reason: 'r'.repeat(10_000) } as const;
+    log.request(log.prefix(connection), request({ shadow: Array.from({ length: 1000 }, () => flood) }));
+    await log.close();
+    const [first, second, third] = lines(file.text());
+    assert.deepEqual(first?.['dry_run'], shadow);
+    assert.equal(second !== undefined && 'dry_run' in second, false);
+    assert.equal((third as { dry_run: unknown[] }).dry_run.length, 16);
+    assert.ok(JSON.stringify(third).length < 16_384);
   });
 
   it('of a connection says what ended it', async () => {

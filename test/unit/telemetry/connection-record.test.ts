@@ -105,12 +105,31 @@ function exchange(change: Partial<RecordedExchange> = {}): RecordedExchange {
     responseBytes: 20,
     durationMicros: 300,
     decision: allowed,
+    shadow: [],
     refusal: null,
     ...change,
   };
 }
 
 describe('the record of a connection', () => {
+  it('counts and logs what dry-run policies would have denied, and lets the verdict be what it was', async () => {
+    const scene = open();
+    const shadow = [
+      { policy: 'shop/stricter', rule: 0, effect: 'deny', reason: 'matched a DENY rule' },
+      { policy: 'shop/watch', rule: 1, effect: 'audit', reason: 'matched an AUDIT rule' },
+    ] as const;
+    scene.record.exchange(exchange({ shadow }));
+    scene.record.exchange(exchange({ shadow: shadow.slice(0, 1) }));
+    scene.record.exchange(exchange());
+    assert.equal(scene.counters()['weft_dry_run_total{effect="deny"}'], 2);
+    assert.equal(scene.counters()['weft_dry_run_total{effect="audit"}'], 1);
+    assert.equal(scene.counters()['weft_requests_total{side="inbound",response_class="2xx",verdict="allow"}'], 3);
+    const [first, , third] = await scene.lines();
+    assert.deepEqual(first?.['dry_run'], shadow);
+    assert.equal(first?.['verdict'], 'allow');
+    assert.equal(third !== undefined && 'dry_run' in third, false);
+  });
+
   it('counts it open, then closed with its bytes, once', async () => {
     const scene = open();
     assert.equal(scene.counters()['weft_connections_active{side="inbound",path="tunnel"}'], 1);
