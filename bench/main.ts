@@ -4,16 +4,18 @@
 import { parseArgs } from 'node:util';
 import { measureIdle } from './idle.ts';
 import { PEERS } from './peers/index.ts';
-import { summarize, table } from './report.ts';
+import { measurePolicy } from './policy.ts';
+import { policyTable, summarize, table } from './report.ts';
 import { measureThroughput } from './throughput.ts';
 
 const USAGE = `usage: npm run bench -- --scenario same-node|cross-node [options]
+       npm run bench -- --scenario policy [options]
        npm run bench -- --scenario idle [--json] [--held 2000] [--churned 10000]
 
   --connections 1,16,64   numbers of kept connections
   --seconds 4             length of each measurement
   --rounds 3              the figures are medians over the rounds
-  --peers direct,weft     what to measure; direct always is
+  --peers direct,weft     what to measure, same-node and cross-node; direct always is
   --json                  JSON on standard output, and nothing else`;
 
 class UsageError extends Error {}
@@ -42,16 +44,21 @@ async function main(): Promise<void> {
     console.log(JSON.stringify(report, null, values.json ? 0 : 2));
     return;
   }
-  if (scenario !== 'same-node' && scenario !== 'cross-node') throw new UsageError('--scenario is same-node, cross-node or idle');
+  const counts = { connections: values.connections.split(',').map(count), seconds: count(values.seconds), rounds: count(values.rounds) };
+  if (scenario === 'policy') {
+    if (values.peers !== undefined) throw new UsageError('--peers is for same-node and cross-node');
+    const report = await measurePolicy({ ...counts, progress: console.error });
+    console.log(values.json ? JSON.stringify(report) : policyTable(report));
+    return;
+  }
+  if (scenario !== 'same-node' && scenario !== 'cross-node') throw new UsageError('--scenario is same-node, cross-node, policy or idle');
   const names = values.peers === undefined ? PEERS.map((peer) => peer.name) : ['direct', ...values.peers.split(',')];
   const unknown = names.find((name) => !PEERS.some((peer) => peer.name === name));
   if (unknown !== undefined) throw new UsageError(`there is no peer ${unknown}: ${PEERS.map((peer) => peer.name).join(', ')}`);
   const samples = await measureThroughput({
     placement: scenario,
     peers: PEERS.filter((peer) => names.includes(peer.name)),
-    connections: values.connections.split(',').map(count),
-    seconds: count(values.seconds),
-    rounds: count(values.rounds),
+    ...counts,
     progress: console.error,
   });
   const report = summarize(scenario, samples);

@@ -1,5 +1,5 @@
 import { Lab } from '../test/kit/lab/index.ts';
-import { SERVER_PORT, startNginx } from './nginx.ts';
+import { GRPC_PORT, SERVER_PORT, startNginx } from './nginx.ts';
 import type { Site } from './peers/peer.ts';
 
 /** Where client and server are. */
@@ -14,7 +14,7 @@ export async function createSite(placement: Placement): Promise<Site> {
     const client = await clientNode.pod('client', { namespace: 'bench' });
     const server = await serverNode.pod('server', { namespace: 'bench' });
     await startNginx(serverNode, server);
-    return { lab, client, clientNode, server, serverNode, serverPort: SERVER_PORT };
+    return { lab, client, clientNode, server, serverNode, serverPort: SERVER_PORT, grpcPort: GRPC_PORT };
   } catch (error) {
     await lab[Symbol.asyncDispose]();
     throw error;

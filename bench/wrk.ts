@@ -1,8 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import type { LabPod } from '../test/kit/lab/index.ts';
 
-/** What one run of wrk saw. */
+/** What one run of a load generator saw. */
 export interface Load {
+  /** All that were made, also outside of the measured time. */
   readonly requests: number;
   readonly requestsPerSecond: number;
   readonly p50Microseconds: number;

@@ -9,6 +9,8 @@ export interface Site {
   readonly serverNode: LabNode;
   /** Where the server listens in its pod, on all addresses. */
   readonly serverPort: number;
+  /** Where its gRPC service listens. */
+  readonly grpcPort: number;
 }
 
 /** A mesh (or none) that is up between client and server. */
