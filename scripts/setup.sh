@@ -38,7 +38,8 @@ tcpdump tcpdump" ;; esac
 llvm-19 llvm-strip-19
 libbpf-dev /usr/include/bpf/bpf_helpers.h
 linux-libc-dev /usr/include/linux/bpf.h
-python3 python3" ;; esac
+python3 python3
+python3-grpcio /usr/lib/python3/dist-packages/grpc/__init__.py" ;; esac
   case $purpose in test | bench) echo "nginx-light nginx
 nghttp2-client h2load" ;; esac
   case $purpose in bench) echo "wrk wrk" ;; esac

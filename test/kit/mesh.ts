@@ -21,6 +21,7 @@ export interface AccessLogLine {
   readonly security: 'mtls' | 'kernel' | 'plaintext';
   readonly verdict: string;
   readonly policy: string | null;
+  readonly rule: number | null;
   readonly reason: string | null;
   readonly error?: string;
   readonly source: { readonly address: string; readonly port: number; readonly workload: string | null; readonly identity: string | null };
@@ -33,6 +34,9 @@ export interface AccessLogLine {
   readonly method?: string;
   readonly path?: string;
   readonly status?: number | null;
+  readonly grpc_status?: number | null;
+  /** What dry-run and AUDIT policies would have done; not there when they would have done nothing. */
+  readonly dry_run?: readonly { readonly policy: string; readonly rule: number | null; readonly effect: string; readonly reason: string }[];
 }
 
 export interface MeshOptions {
@@ -150,7 +154,7 @@ export class Mesh implements AsyncDisposable {
     const result = await pod.exec(['curl', '-sS', '-i', '--max-time', '10', ...args, url]);
     const end = result.stdout.indexOf('\r\n\r\n');
     const headers = end === -1 ? '' : result.stdout.slice(0, end + 2);
-    const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(headers)?.[1] ?? 0);
+    const status = Number(/^HTTP\/(?:1\.1|2) (\d{3})/.exec(headers)?.[1] ?? 0);
     return { status, headers, body: end === -1 ? '' : result.stdout.slice(end + 4), result };
   }
 

@@ -14,13 +14,13 @@ import {
 import type { LabPod } from './lab/index.ts';
 
 /**
- * Sockets of the test's own process inside a pod's network namespace: on the wire they are the pod's, and the test holds both ends of every
+ * Sockets of the test's own process inside a pod's (or node's) network namespace: on the wire they are the pod's, and the test holds both ends of every
  * conversation. No hook captures them on their way out, since the test is in no cgroup of the lab.
  */
 export class PodNetwork implements Disposable {
   readonly #namespace: OwnedFd;
 
-  constructor(pod: LabPod) {
+  constructor(pod: Pick<LabPod, 'netnsPath'>) {
     this.#namespace = OwnedFd.open(pod.netnsPath);
   }
 
