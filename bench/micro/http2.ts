@@ -255,12 +255,7 @@ async function onLoopback(): Promise<Run[]> {
         const started = performance.now();
         await load(clients.get(name) as Http2Connection, count, concurrency);
         const seconds = (performance.now() - started) / 1000;
-        const run = {
-          name,
-          concurrency,
-          cpuMicrosPerExchange: ((await proxy.cpu()) - before) / count,
-          exchangesPerSecond: count / seconds,
-        };
+        const run = rounded(name, concurrency, ((await proxy.cpu()) - before) / count, count / seconds);
         const key = `${name} ${concurrency}`;
         if (run.cpuMicrosPerExchange < (best.get(key)?.cpuMicrosPerExchange ?? Number.POSITIVE_INFINITY)) best.set(key, run);
       }
