@@ -110,8 +110,10 @@ export class SocketByteStream implements ByteStream {
     this.destroyed = true;
     this.#error ??= error ?? null;
     const socket = this.socket;
+    // Between shutdown() and its completion a reset fails, and Node then never closes the descriptor. All that was written is out by then.
+    const isShuttingDown = this.#ended && !socket.writableFinished && socket.writableLength === 0;
     // resetAndDestroy waits for a pending connect and knows plain TCP only; elsewhere closing the descriptor is all there is.
-    if (socket.connecting || socket.destroyed || 'encrypted' in socket) {
+    if (socket.connecting || socket.destroyed || isShuttingDown || 'encrypted' in socket) {
       socket.destroy();
       return;
     }

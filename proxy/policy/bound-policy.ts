@@ -24,7 +24,7 @@ export function mayMatch(rules: BoundRules<unknown>): boolean {
 
 function firstOf<Outcome>(rules: BoundRules<Outcome>, request: RequestAttributes): Outcome | null {
   const found = rules.matcher === null ? null : rules.matcher.find(request);
-  return found === null ? rules.decided : (rules.outcomes.get(found.decision) as Outcome);
+  return found === null ? rules.decided : (rules.outcomes.get(found) as Outcome);
 }
 
 /** What dry-run and AUDIT policies left for a connection's requests. */
@@ -75,8 +75,7 @@ export class BoundPolicy implements BoundConnectionPolicy {
 
   request(attributes: RequestAttributes): Decision {
     if (this.#matcher === null) return this.#otherwise;
-    const found = this.#matcher.find(attributes);
-    return found === null ? this.#otherwise : found.decision;
+    return this.#matcher.find(attributes) ?? this.#otherwise;
   }
 
   custom(attributes: RequestAttributes): CustomMatch | null {

@@ -157,6 +157,8 @@ interface Context {
 type State = { readonly kind: 'sink' | 'leaf' | 'row'; readonly index: number };
 
 interface Leaf {
+  /** Read from the end of its part. */
+  readonly backward: boolean;
   readonly text: readonly number[];
   readonly hit: State;
   readonly miss: State;
@@ -417,17 +419,18 @@ class Compiler {
   }
 
   #makeState(context: Context, nodes: readonly Node[]): State {
+    const backward = context.part === 1 && this.#options.pathReversed === true;
     if (nodes.every((node) => node.loop === 'all' && node.isEnd)) {
       // Nothing that follows in this part makes a difference.
       const after = this.#afterSeparator(context, nodes);
-      return after.kind === 'sink' ? after : this.#addLeaf({ text: [LEAF_ALL], hit: after, miss: after });
+      return after.kind === 'sink' ? after : this.#addLeaf({ backward, text: [LEAF_ALL], hit: after, miss: after });
     }
     const chain = this.#chain(nodes);
     if (chain !== null) {
       const { text, end } = chain;
       const miss = this.#afterSeparator(context, []);
-      if (end.isEnd) return this.#addLeaf({ text, hit: this.#afterSeparator(context, [end]), miss });
-      return this.#addLeaf({ text: [...text, LEAF_CONTINUE], hit: this.#stateOf(context, this.#closure([end])), miss });
+      if (end.isEnd) return this.#addLeaf({ backward, text, hit: this.#afterSeparator(context, [end]), miss });
+      return this.#addLeaf({ backward, text: [...text, LEAF_CONTINUE], hit: this.#stateOf(context, this.#closure([end])), miss });
     }
     const row: Row = { context, nodes, cells: [] };
     const state: State = { kind: 'row', index: this.#rows.push(row) - 1 };
@@ -519,12 +522,18 @@ class Compiler {
       for (let c = 0; c < classes; c++) next[i * classes + c] = number(cells[c] as State);
     }
     const leafHeads = new Uint32Array(leaves * 4);
-    const leafBytes = new Uint8Array(this.#leaves.reduce((sum, { text }) => sum + text.length, 0));
-    let offset = 0;
-    for (const [i, { text, hit, miss }] of this.#leaves.entries()) {
+    // Thousands of rules often end alike: a text is kept once.
+    const leafBytes: number[] = [];
+    const offsets = new Map<string, number>();
+    for (const [i, { backward, text, hit, miss }] of this.#leaves.entries()) {
+      const key = `${backward}${text.join()}`;
+      let offset = offsets.get(key);
+      if (offset === undefined) {
+        offset = leafBytes.length;
+        offsets.set(key, offset);
+        for (const byte of text) leafBytes.push(byte);
+      }
       leafHeads.set([offset, text.length, number(hit), number(miss)], i * 4);
-      leafBytes.set(text, offset);
-      offset += text.length;
     }
     const resultOffsets = new Uint32Array(sinks + 1);
     const results: number[] = [];
@@ -543,7 +552,7 @@ class Compiler {
       otherClass: 1,
       next,
       leafHeads,
-      leafBytes,
+      leafBytes: Uint8Array.from(leafBytes),
       resultOffsets,
       results: Uint32Array.from(results),
     };

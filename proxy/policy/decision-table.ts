@@ -7,7 +7,7 @@
  *
  * - `[0, sinks)`: the answer is known, whatever follows. The state's number is the result.
  * - `[sinks, sinks + leaves)`: only one text can match here. `leafHeads` has four words for each: where the text begins in `leafBytes`, its
- *   length, the state if the input goes on with it, and the state if not.
+ *   length, the state if the input goes on with it, and the state if not. Leaves may share a text, if they read in one direction.
  * - all others: rows of `next`, one column for each class of bytes (`classMap`); column 0 is the separator.
  *
  * Leaf texts are literal bytes, and operators (LEAF_*), which are smaller than any literal. If the last one is LEAF_CONTINUE, the walk goes on
@@ -62,6 +62,7 @@ const SLASH = 0x2f;
 const LEAF_WORDS = 4;
 
 /** How a leaf is compared, decoded once: most are one literal, which the engine compares faster than a loop over bytes. */
+const NOT_DECODED = 0;
 const LITERAL_TO_END = 1;
 const LITERAL_THEN_ALL = 2;
 const LITERAL_THEN_CONTINUE = 3;
@@ -72,14 +73,24 @@ export class DecisionTable {
   readonly data: DecisionTableData;
   /** One byte for each character that narrow operators take. */
   readonly #pathCharacters: Uint8Array;
-  readonly #leafKinds: Uint8Array;
-  readonly #leafTexts: string[];
+  /** The number of each leaf's text: many share one. */
+  readonly #textOfLeaf: Uint16Array;
+  readonly #textKinds: number[];
+  readonly #texts: string[];
 
   constructor(data: DecisionTableData, pathCharacters: Uint8Array) {
     this.data = data;
     this.#pathCharacters = pathCharacters;
-    this.#leafKinds = new Uint8Array(data.leaves);
-    this.#leafTexts = Array.from({ length: data.leaves }, () => '');
+    this.#textOfLeaf = new Uint16Array(data.leaves);
+    const byPlace = new Map<number, number>();
+    for (let leaf = 0; leaf < data.leaves; leaf++) {
+      const place = data.leafHeads[leaf * LEAF_WORDS] as number;
+      const known = byPlace.get(place) ?? byPlace.size;
+      byPlace.set(place, known);
+      this.#textOfLeaf[leaf] = known;
+    }
+    this.#textKinds = Array.from(byPlace, () => NOT_DECODED);
+    this.#texts = Array.from(byPlace, () => '');
   }
 
   /** The result for a request. The host is lower-cased. Takes time linear in the length of its arguments and allocates nothing. */
@@ -116,9 +127,10 @@ export class DecisionTable {
       }
       if (state < sinks) return state;
       const leaf = state - sinks;
-      const kind = (this.#leafKinds[leaf] as number) || this.#decode(leaf, backward);
+      const number = this.#textOfLeaf[leaf] as number;
+      const kind = (this.#textKinds[number] as number) || this.#decode(leaf, backward);
       if (kind === WITH_OPERATORS) return this.#operators(text, i, leaf, backward);
-      const literal = this.#leafTexts[leaf] as string;
+      const literal = this.#texts[number] as string;
       if (!(backward ? text.endsWith(literal, length - i) : text.startsWith(literal, i))) return leafHeads[leaf * LEAF_WORDS + 3] as number;
       i += literal.length;
       state = leafHeads[leaf * LEAF_WORDS + 2] as number;
@@ -127,9 +139,10 @@ export class DecisionTable {
     }
   }
 
-  /** A leaf is met in one part only, and so in one direction: its text is turned into that. */
+  /** A text is met in one direction only, and is turned into that. */
   #decode(leaf: number, backward: boolean): number {
     const { leafHeads, leafBytes } = this.data;
+    const number = this.#textOfLeaf[leaf] as number;
     const begin = leafHeads[leaf * LEAF_WORDS] as number;
     const bytes = leafBytes.subarray(begin, begin + (leafHeads[leaf * LEAF_WORDS + 1] as number));
     const last = bytes.at(-1);
@@ -138,8 +151,8 @@ export class DecisionTable {
     else if (last === LEAF_CONTINUE) kind = LITERAL_THEN_CONTINUE;
     const literal = kind === LITERAL_TO_END ? bytes : bytes.subarray(0, -1);
     if (literal.some((byte) => byte < FIRST_LITERAL)) kind = WITH_OPERATORS;
-    else this.#leafTexts[leaf] = Buffer.from(backward ? literal.toReversed() : literal).latin1Slice();
-    this.#leafKinds[leaf] = kind;
+    else this.#texts[number] = Buffer.from(backward ? literal.toReversed() : literal).latin1Slice();
+    this.#textKinds[number] = kind;
     return kind;
   }
 

@@ -1,4 +1,4 @@
-import type { RequestAttributes } from '../../src/model/policy.ts';
+import type { Decision, RequestAttributes } from '../../src/model/policy.ts';
 import type { OpenOperation } from './compiled-rule.ts';
 import { type DecisionTable, ENTRY_CONDITIONAL } from './decision-table.ts';
 import { compileDecisionTable, type TableEntry } from './decision-table-compiler.ts';
@@ -6,14 +6,11 @@ import { OperationIndex } from './operation-index.ts';
 import { PolicyError } from './policy-error.ts';
 import type { TextPattern } from './text-pattern.ts';
 
-/** More suffixes than this have a table of their own, read backward: forward they would be a state for each combination. */
-const FEW_SUFFIXES = 32;
-
 /** A table, with its results in the words of the evaluator. */
 interface BoundTable {
   readonly table: DecisionTable;
-  /** For each result: the operation that decides by itself; null: none matches; undefined: conditions have to be asked. */
-  readonly direct: readonly (OpenOperation | null | undefined)[];
+  /** For each result: the decision, if no conditions have to be asked (undefined); null: no operation matches. */
+  readonly direct: readonly (Decision | null | undefined)[];
   /** Place of each entry's operation in the order that decides. */
   readonly orders: readonly number[];
 }
@@ -60,15 +57,16 @@ export class RequestMatcher {
     return this.#tables === null ? [] : this.#tables.map(({ table }) => table);
   }
 
-  /** The first operation, in order, that the request matches; null when none does. Allocates nothing after the first call. */
-  find(request: RequestAttributes): OpenOperation | null {
+  /** The decision of the first operation, in order, that the request matches; null when none does. Allocates nothing after the first call. */
+  find(request: RequestAttributes): Decision | null {
     const tables = this.#tables;
     if (tables === null) {
       if (this.#index === null) {
         this.#prepare();
         return this.find(request);
       }
-      return this.#index.find(request);
+      const found = this.#index.find(request);
+      return found === null ? null : found.decision;
     }
     const first = tables[0] as BoundTable;
     const result = first.table.run(request.method, request.path, request.host);
@@ -77,7 +75,7 @@ export class RequestMatcher {
     return this.#findAmong(tables, result, request);
   }
 
-  #findAmong(tables: readonly BoundTable[], firstResult: number, request: RequestAttributes): OpenOperation | null {
+  #findAmong(tables: readonly BoundTable[], firstResult: number, request: RequestAttributes): Decision | null {
     let found = this.#operations.length;
     for (let t = 0; t < tables.length; t++) {
       const { table, orders } = tables[t] as BoundTable;
@@ -95,7 +93,7 @@ export class RequestMatcher {
         }
       }
     }
-    return this.#operations[found] ?? null;
+    return found === this.#operations.length ? null : (this.#operations[found] as OpenOperation).decision;
   }
 
   #prepare(): void {
@@ -112,26 +110,29 @@ export class RequestMatcher {
   }
 
   #compileTables(): BoundTable[] {
-    let suffixes = 0;
+    let suffixes = false;
     let templates = false;
+    let others = false;
     for (const { matcher } of this.#operations) {
       const paths = matcher === null ? null : matcher.patterns.paths;
-      if (paths === null) continue;
-      suffixes += paths.filter(isSuffix).length;
-      templates ||= paths.some(isTemplate);
-    }
-    if (suffixes <= FEW_SUFFIXES) {
-      const whole = this.#tryTable((paths) => paths);
-      if (whole !== null) return [whole];
-      if (suffixes === 0 && !templates) throw new PolicyError('WEFT_POLICY_TABLE', 'the rules do not fit in a decision table');
+      others ||= paths === null;
+      for (const path of paths ?? []) {
+        if (isSuffix(path)) suffixes = true;
+        else if (isTemplate(path)) templates = true;
+        else others = true;
+      }
     }
     const made: BoundTable[] = [];
-    const forward = templates ? this.#tryTable((paths) => paths.filter((path) => !isSuffix(path))) : null;
-    if (forward === null) {
-      made.push(this.#compileTable((paths) => paths.filter((path) => !isSuffix(path) && !isTemplate(path)), true, false));
-      if (templates) made.push(this.#compileTable((paths) => paths.filter(isTemplate), false, false));
-    } else made.push(forward);
-    if (suffixes > 0) made.push(this.#compileTable((paths) => paths.filter(isSuffix), false, true));
+    if (others || templates) {
+      const forward = templates && others ? this.#tryTable((paths) => paths.filter((path) => !isSuffix(path))) : null;
+      if (forward !== null) made.push(forward);
+      else {
+        if (others) made.push(this.#compileTable((paths) => paths.filter((path) => !isSuffix(path) && !isTemplate(path)), true, false));
+        if (templates) made.push(this.#compileTable((paths) => paths.filter(isTemplate), false, false));
+      }
+    }
+    // Read backward, suffixes are prefixes; forward, they would have to be looked for at every byte, beside every other path.
+    if (suffixes) made.push(this.#compileTable((paths) => paths.filter(isSuffix), false, true));
     return made;
   }
 
@@ -162,7 +163,7 @@ export class RequestMatcher {
       const at = resultOffsets[result] as number;
       if (at === resultOffsets[result + 1]) return null;
       const entry = results[at] as number;
-      return (entry & ENTRY_CONDITIONAL) === 0 ? this.#operations[part.orders[entry] as number] : undefined;
+      return (entry & ENTRY_CONDITIONAL) === 0 ? (this.#operations[part.orders[entry] as number] as OpenOperation).decision : undefined;
     });
     return { table, direct, orders: part.orders };
   }

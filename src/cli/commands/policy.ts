@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import type { CommandContext } from '../program.ts';
 import { addPolicyExplainCommand } from './policy-explain.ts';
+import { addPolicyImportCommand } from './policy-import.ts';
 import { addPolicyLintCommand } from './policy-lint.ts';
 import { addPolicyTestCommand } from './policy-test.ts';
 
 /** The parts of `weft policy`. */
-export const POLICY_COMMANDS: readonly string[] = ['lint', 'explain', 'test'];
+export const POLICY_COMMANDS: readonly string[] = ['lint', 'explain', 'test', 'import'];
 
 /** Adds `weft policy` and its parts. */
 export function addPolicyCommand(program: Command, context: CommandContext): void {
@@ -27,4 +28,5 @@ See docs/policy.md.`,
   addPolicyLintCommand(policy, context);
   addPolicyExplainCommand(policy, context);
   addPolicyTestCommand(policy, context);
+  addPolicyImportCommand(policy, context);
 }

@@ -1,7 +1,8 @@
 import { forwardedClient } from '../../../proxy/gate/forwarded-for.ts';
 import { normalisationLevel, normalisePath } from '../../../proxy/http1/normalise-path.ts';
+import { type ExplainedStep, explain } from '../../../proxy/policy/explain.ts';
 import { strictModeDecision } from '../../../proxy/policy/mode-decision.ts';
-import { type CompiledWorkloadPolicy, compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
+import { type CompiledWorkloadPolicy, compileWorkloadPolicy, type WorkloadPolicyOptions } from '../../../proxy/policy/workload-policy.ts';
 import type { ConnectionAttributes, Decision, JwtIdentity, RequestAttributes, ShadowDecision } from '../../model/policy.ts';
 import type { JwtRule } from '../../model/resources.ts';
 import type { MeshSnapshot, PolicyEntry, WorkloadEntry } from '../../model/snapshot.ts';
@@ -15,6 +16,8 @@ export interface Answer {
   /** What a reader should know to believe it: sentences. */
   readonly notes: readonly string[];
   readonly workload: WorkloadEntry;
+  /** Of every rule whether it matched, and why or why not; none where no rule was asked. */
+  readonly steps: () => readonly ExplainedStep[];
 }
 
 /** `weft policy explain --output json`, and each case of `weft policy test`. */
@@ -54,7 +57,8 @@ export class Decider {
   decide(question: Question): Answer {
     const workload = this.#workload(question);
     const notes: string[] = [];
-    const make = (decision: Decision, dryRun: readonly ShadowDecision[] = []): Answer => ({ decision, dryRun, notes, workload });
+    let steps = noSteps;
+    const make = (decision: Decision, dryRun: readonly ShadowDecision[] = []): Answer => ({ decision, dryRun, notes, workload, steps });
     const mode = workload.portModes.find(([port]) => port === question.port)?.[1] ?? workload.mode;
     if (workload.mode === 'off') {
       notes.push(`its mode is off (${workload.modeSource}): it is not in the mesh, and no policy is enforced`);
@@ -65,13 +69,18 @@ export class Decider {
     if (strict !== null) return make(strict);
     const compiled = this.#policy(workload);
     for (const { message } of compiled.errors) notes.push(`${message}: it fails closed`);
-    const bound = compiled.bind(this.#connection(question, workload, notes));
+    const connection = this.#connection(question, workload, notes);
+    const bound = compiled.bind(connection);
     const { request } = question;
-    if (request === null) return make(bound.tcp, bound.tcpShadow);
+    if (request === null) {
+      steps = () => explain(this.#policiesOf(workload), connection, null, this.#options()).steps;
+      return make(bound.tcp, bound.tcpShadow);
+    }
     // As at the gate: who can be allowed nothing has no token looked at.
     const token = bound.scope === 'deny' ? null : this.#token(request, workload, notes);
     if (token !== null && 'verdict' in token) return make(token);
     const asked = this.#request(request, question, token, notes);
+    steps = () => explain(this.#policiesOf(workload), connection, asked, this.#options()).steps;
     const custom = bound.scope === 'deny' ? null : bound.custom(asked);
     const shadow = bound.shadow(asked);
     const decision = bound.request(asked);
@@ -97,18 +106,26 @@ export class Decider {
   #policy(workload: WorkloadEntry): CompiledWorkloadPolicy {
     let policy = this.#policies.get(workload);
     if (policy === undefined) {
-      const { policies, settings, trustDomain } = this.snapshot;
-      const entries = workload.policies.map((index) => policies[index]).filter((entry): entry is PolicyEntry => entry !== undefined);
-      policy = compileWorkloadPolicy(entries, {
-        trustDomain,
-        trustDomainAliases: settings.trustDomainAliases,
-        providers: settings.extensionProviders.map((provider) => provider.name),
-        // A table is for many requests; here is one.
-        tables: false,
-      });
+      policy = compileWorkloadPolicy(this.#policiesOf(workload), this.#options());
       this.#policies.set(workload, policy);
     }
     return policy;
+  }
+
+  #policiesOf(workload: WorkloadEntry): PolicyEntry[] {
+    const { policies } = this.snapshot;
+    return workload.policies.map((index) => policies[index]).filter((entry): entry is PolicyEntry => entry !== undefined);
+  }
+
+  #options(): WorkloadPolicyOptions {
+    const { settings, trustDomain } = this.snapshot;
+    return {
+      trustDomain,
+      trustDomainAliases: settings.trustDomainAliases,
+      providers: settings.extensionProviders.map(({ name }) => name),
+      // A table is for many requests; here is one.
+      tables: false,
+    };
   }
 
   #noteTrustDomain({ from }: Question, notes: string[]): void {
@@ -183,6 +200,10 @@ export class Decider {
     const forwarded = trustedForwardedHops > 0 ? forwardedClient(header('x-forwarded-for'), trustedForwardedHops) : null;
     return { method: request.method, path, host: request.host, header, remoteAddress: forwarded ?? peer, jwt };
   }
+}
+
+function noSteps(): readonly ExplainedStep[] {
+  return [];
 }
 
 function refused(policy: string | null, reason: string): Decision {

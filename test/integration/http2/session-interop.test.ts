@@ -20,6 +20,7 @@ class Proxy implements AsyncDisposable {
   readonly malformed: string[] = [];
   readonly sessions = new Set<Http2Session>();
   readonly #server: net.Server;
+  #empty: (() => void) | null = null;
 
   constructor(applicationPort: number) {
     this.#server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
@@ -31,7 +32,10 @@ class Proxy implements AsyncDisposable {
         normalisation: () => 'base',
         onExchange: ({ path, status, refusal, grpcStatus = null }) => void this.exchanges.push({ path, status, refusal, grpcStatus }),
         onMalformed: (reason) => void this.malformed.push(reason),
-        onClose: () => void this.sessions.delete(session),
+        onClose: () => {
+          this.sessions.delete(session);
+          if (this.sessions.size === 0) this.#empty?.();
+        },
         limits: DEFAULT_HTTP2_SESSION_LIMITS,
         deniedByHeader: true,
         clock: () => performance.now() * 1000,
@@ -51,6 +55,9 @@ class Proxy implements AsyncDisposable {
     for (const session of this.sessions) session.destroy(new Error('the test is over'));
     this.#server.close();
     await once(this.#server, 'close');
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#empty = resolve;
+    if (this.sessions.size > 0) await promise;
   }
 }
 
@@ -97,8 +104,9 @@ before(async () => {
   await once(application, 'listening');
   applicationPort = (application.address() as AddressInfo).port;
 });
-after(() => {
+after(async () => {
   application.close();
+  await once(application, 'close');
 });
 
 interface Answer {
@@ -186,6 +194,7 @@ describe('a node:http2 client and a node:http2 application with a session betwee
     for (let i = 0; i < 5; i++) assert.equal((await ask(session, { ':path': '/large' })).bytes, 3 << 20);
     let bytes = 0;
     slow.on('data', (chunk: Buffer) => (bytes += chunk.length));
+    slow.resume();
     await once(slow, 'close');
     assert.equal(bytes, 3 << 20);
     session.destroy();

@@ -98,6 +98,7 @@ describe('a condition', () => {
     ['request.auth.claims[note]', 'b', { jwt: jwt() }, {}, false],
     ['request.auth.claims[constructor][name]', '*', { jwt: jwt() }, {}, false],
     ['request.auth.claims[__proto__]', '*', { jwt: jwt() }, {}, false],
+    ['request.auth.claims[group]', '*', { jwt: jwt({ claims: Object.create({ group: 'inherited' }) }) }, {}, false],
   ];
   for (const [key, value, asked, peer, expected] of table) {
     const about = JSON.stringify({ ...asked, ...peer, ...(asked.header === undefined ? {} : { header: asked.header('x-tier') }) });
@@ -266,6 +267,7 @@ describe('trust domain aliases', () => {
     ['new.example/ns/shop/*', 'old.example', false],
     ['*w.example/ns/shop/sa/web', 'old.example', true],
     ['*w.example/ns/shop/sa/web', 'new.example', true],
+    ['*w.example/ns/shop/sa/web', 'now.example', true],
   ];
   for (const [principal, domain, expected] of table) {
     it(`${principal} ${expected ? 'is' : 'is not'} a peer of ${domain}, in from, not-form and when`, () => {

@@ -67,6 +67,30 @@ describe('SocketByteStream', () => {
     assert.equal(a.bytesWritten, 0);
   });
 
+  for (const [when, wait] of [
+    ['in the same turn', () => Promise.resolve()],
+    ['in a microtask', () => new Promise<void>(queueMicrotask)],
+    ['in the next tick', () => new Promise<void>((resolve) => process.nextTick(resolve))],
+    ['in the next turn', () => new Promise<void>((resolve) => setImmediate(resolve))],
+    ['a while', () => new Promise<void>((resolve) => setTimeout(resolve, 20))],
+  ] as const) {
+    it(`destroy ${when} after end closes the socket`, async () => {
+      const [a, b] = await pair();
+      const ra = new Recorder(a);
+      const rb = new Recorder(b);
+      a.resume();
+      b.resume();
+      a.write(Buffer.from('last words'));
+      a.end();
+      if (when !== 'in the same turn') await wait();
+      a.destroy();
+      await ra.closed();
+      b.end();
+      await rb.closed();
+      assert.equal(a.socket.closed, true);
+    });
+  }
+
   it('tells a handler attached after the close', async () => {
     const [a, b] = await pair();
     a.destroy();
