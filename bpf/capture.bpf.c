@@ -20,6 +20,8 @@
 #define LOOPBACK_IFINDEX 1
 #define ALLOW 1
 #define REFUSE 0 /* connect() fails with EPERM */
+/* One workload may hold this part of weft_original_destinations, so that it cannot keep the others from connecting. */
+#define SHARE_OF_CONNECTIONS 8
 /* Deepest cgroup that a host workload may live in, counted from the root. */
 #define MAX_CGROUP_LEVEL 12
 
@@ -79,9 +81,24 @@ struct {
 } weft_presented_peers SEC(".maps");
 
 /*
+ * How many entries of weft_original_destinations each workload has. Signed, so that no race makes a small number a huge one. An entry is
+ * made with the first connection. It goes with the workload, or with the last connection if that comes later: room for both.
+ */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 2 * WEFT_MAX_WORKLOADS);
+  __type(key, __u32); /* workload id */
+  __type(value, __s64);
+} weft_connection_counts SEC(".maps");
+
+/*
  * The parts of kernel structs that are read, relocated to the running kernel's layout when the program is loaded (CO-RE).
  */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct bpf_map {
+  __u32 max_entries;
+};
 struct ip_options {
   unsigned char srr;
 };
@@ -229,6 +246,13 @@ static __always_inline __u32 workload_of(struct bpf_sock_addr *ctx)
   return by_netns ? *by_netns : workload_of_cgroup();
 }
 
+/* True if a workload with this count (null: none yet) may not have more connections. Of the map as it was made, whoever made it. */
+static __always_inline bool has_its_share(const __s64 *connections)
+{
+  __s64 share = ((struct bpf_map *)&weft_original_destinations)->max_entries / SHARE_OF_CONNECTIONS;
+  return connections && *connections >= (share ? share : 1);
+}
+
 enum verdict { VERDICT_PASS, VERDICT_REFUSE, VERDICT_CAPTURE };
 
 /*
@@ -248,8 +272,11 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const __u8
   if (!id)
     return VERDICT_PASS;
   struct weft_workload *workload = bpf_map_lookup_elem(&weft_workloads, &id);
-  if (!workload)
-    return VERDICT_PASS;
+  if (!workload) {
+    /* Enrolled, but its mode is not known: whoever lost the record, nothing may leave unseen. */
+    report(WEFT_REFUSED_NO_LISTENER, id, address, port);
+    return VERDICT_REFUSE;
+  }
 
   bool strict = workload->mode == WEFT_MODE_STRICT;
   bool loopback = is_loopback(address);
@@ -282,6 +309,11 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const __u8
     }
     count(WEFT_PASSED_NO_LISTENER);
     return VERDICT_PASS;
+  }
+  /* In both modes, as when the map is full: what cannot be carried does not pass either. */
+  if (has_its_share(bpf_map_lookup_elem(&weft_connection_counts, &id))) {
+    report(WEFT_REFUSED_TOO_MANY, id, address, port);
+    return VERDICT_REFUSE;
   }
   if (on_device) {
     /* The leg runs over lo, which a socket bound to another device cannot reach. The real device is chosen by the proxy's own dial. */
@@ -429,6 +461,27 @@ static __always_inline void remote_endpoint(struct bpf_sock_ops *ctx, struct wef
   }
 }
 
+static __always_inline __s64 *connection_count(__u32 workload_id)
+{
+  __s64 *connections = bpf_map_lookup_elem(&weft_connection_counts, &workload_id);
+  if (connections)
+    return connections;
+  __s64 none = 0;
+  bpf_map_update_elem(&weft_connection_counts, &workload_id, &none, BPF_NOEXIST);
+  return bpf_map_lookup_elem(&weft_connection_counts, &workload_id);
+}
+
+/* The last connection of a workload that is forgotten takes the count with it. KernelHooks.forgetWorkload looks in the opposite order. */
+static __always_inline void count_closed(__u32 workload_id)
+{
+  __s64 *connections = bpf_map_lookup_elem(&weft_connection_counts, &workload_id);
+  if (!connections)
+    return;
+  __sync_fetch_and_add(connections, -1);
+  if (*(volatile __s64 *)connections <= 0 && !bpf_map_lookup_elem(&weft_workloads, &workload_id))
+    bpf_map_delete_elem(&weft_connection_counts, &workload_id);
+}
+
 /*
  * The local end is known, and the SYN is not sent yet: publish. So it is there whenever the other end looks, also when its listener accepts
  * on the SYN alone (TCP Fast Open, which a workload may switch on for every listener in its namespace).
@@ -456,6 +509,17 @@ static __always_inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock
   } else {
     if (!state || !state->peer_port || state->published)
       return;
+    __u32 id = state->workload_id;
+    __s64 *connections = connection_count(id);
+    if (!connections) {
+      count(WEFT_MAP_FULL_DESTINATIONS);
+      return;
+    }
+    /* Again: between connect() and the SYN may be any time, and any number of sockets (TCP_FASTOPEN_CONNECT). The proxy resets it. */
+    if (has_its_share(connections)) {
+      count(WEFT_REFUSED_TOO_MANY);
+      return;
+    }
     struct weft_original original = {.port = state->peer_port, .workload_id = state->workload_id, .cookie = bpf_get_socket_cookie(ctx)};
     __builtin_memcpy(original.address, state->peer_address, 16);
     local_endpoint(ctx, &state->key);
@@ -463,6 +527,7 @@ static __always_inline void connecting(struct bpf_sock_ops *ctx, struct bpf_sock
       count(WEFT_MAP_FULL_DESTINATIONS);
       return;
     }
+    __sync_fetch_and_add(connections, 1);
     state->published = PUBLISHED_DESTINATION;
   }
   bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -490,9 +555,10 @@ static __always_inline void closed(struct bpf_sock *sk)
   struct weft_socket *state = bpf_sk_storage_get(&weft_socket_state, sk, 0, 0);
   if (!state)
     return;
-  if (state->published == PUBLISHED_DESTINATION)
+  if (state->published == PUBLISHED_DESTINATION) {
     bpf_map_delete_elem(&weft_original_destinations, &state->key);
-  else if (state->published == PUBLISHED_PEER)
+    count_closed(state->workload_id);
+  } else if (state->published == PUBLISHED_PEER)
     bpf_map_delete_elem(&weft_presented_peers, &state->key);
   state->published = PUBLISHED_NOTHING;
 }

@@ -26,6 +26,12 @@ export const workloadCodec: Codec<{
 });
 export type KernelWorkload = Decoded<typeof workloadCodec>;
 
+export const listenerCodec: Codec<{ workload_id: number; worker: number }> = struct(8, {
+  workload_id: at(0, u32),
+  worker: at(4, u32),
+});
+export type KernelListener = Decoded<typeof listenerCodec>;
+
 export const endpointCodec: Codec<{ netns: bigint; address: Uint8Array; port: number }> = struct(32, {
   netns: at(0, u64),
   address: at(8, bytes(16)),

@@ -14,10 +14,25 @@ const volatile __u32 workload_id = 0;
 
 struct {
   __uint(type, BPF_MAP_TYPE_SOCKHASH);
-  __uint(max_entries, WEFT_MAX_WORKLOADS);
-  __type(key, __u32); /* workload id */
+  __uint(max_entries, WEFT_MAX_LISTENERS);
+  __type(key, struct weft_listener);
   __type(value, __u64);
 } weft_inbound_listeners SEC(".maps");
+
+/*
+ * A listener of the workload, to be released: that of the first worker that has one. The kernel drops a listener that closes from the
+ * map, so the others take over at once from a worker that dies.
+ */
+static __always_inline struct bpf_sock *any_listener(__u32 id)
+{
+  for (__u32 worker = 0; worker < WEFT_MAX_WORKERS; worker++) {
+    struct weft_listener key = {.workload_id = id, .worker = worker};
+    struct bpf_sock *listener = bpf_map_lookup_elem(&weft_inbound_listeners, &key);
+    if (listener)
+      return listener;
+  }
+  return 0;
+}
 
 /*
  * True for a connection from within the namespace. One to a loopback address arrives on lo; one to the pod's own address is said to
@@ -48,7 +63,7 @@ int weft_inbound(struct bpf_sk_lookup *ctx)
     return SK_PASS;
   }
   bool strict = workload->mode == WEFT_MODE_STRICT;
-  struct bpf_sock *listener = bpf_map_lookup_elem(&weft_inbound_listeners, &id);
+  struct bpf_sock *listener = any_listener(id);
   if (!listener) {
     /* SK_DROP ends the search without a socket: the client gets a reset. */
     count(strict ? WEFT_REFUSED_NO_LISTENER : WEFT_PASSED_NO_LISTENER);

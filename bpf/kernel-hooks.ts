@@ -5,7 +5,17 @@ import { type BpfMap, BpfObject, Errno, LibbpfError, Link, type LoadedObject, Ow
 import { cgroupId, isBpfFilesystem, mountBpfFilesystem } from 'libbpf-ts/sys';
 import { KERNEL_REASONS, type KernelEvent, type KernelReason } from '../src/model/kernel-reasons.ts';
 import { addressText } from './address-bytes.ts';
-import { endpointCodec, eventCodec, type KernelWorkload, originalCodec, ownCodec, peerCodec, workloadCodec } from './contract.ts';
+import {
+  endpointCodec,
+  eventCodec,
+  type KernelListener,
+  type KernelWorkload,
+  listenerCodec,
+  originalCodec,
+  ownCodec,
+  peerCodec,
+  workloadCodec,
+} from './contract.ts';
 import { KernelError } from './errors.ts';
 
 /** Part of every pin's path: a change of a map's layout changes it. */
@@ -29,6 +39,8 @@ const CAPTURE_PROGRAMS = [
   'weft_connect6',
 ] as const;
 
+/** WEFT_MAX_WORKERS of bpf/maps.bpf.h. */
+const MOST_LISTENING_WORKERS = 64;
 const LISTENERS_MAP = 'weft_inbound_listeners';
 
 export interface KernelHooksOptions {
@@ -61,7 +73,8 @@ export class KernelHooks implements Disposable {
   readonly #cgroups: BpfMap<bigint, number>;
   readonly #cgroupCount: BpfMap<number, number>;
   readonly #counters: BpfMap<number, bigint>;
-  readonly #listeners: BpfMap<number, bigint>;
+  readonly #listeners: BpfMap<KernelListener, bigint>;
+  readonly #connectionCounts: BpfMap<number, bigint>;
   /** Maps whose descriptors workers share. */
   readonly originalDestinations: BpfMap<unknown, unknown>;
   readonly presentedPeers: BpfMap<unknown, unknown>;
@@ -83,6 +96,7 @@ export class KernelHooks implements Disposable {
     this.originalDestinations = map('weft_original_destinations', { key: endpointCodec, value: originalCodec });
     this.presentedPeers = map('weft_presented_peers', { key: endpointCodec, value: peerCodec });
     this.ownSockets = map('weft_own_sockets', { key: u32, value: ownCodec });
+    this.#connectionCounts = map('weft_connection_counts', { key: u32, value: u64 });
     this.#listeners = this.#loadInboundMaps();
     this.left = [
       ...this.#netns.entries().map(([key, workloadId]) => ({ kind: 'network-namespace' as const, key, workloadId })),
@@ -126,9 +140,10 @@ export class KernelHooks implements Disposable {
     }
   }
 
-  #loadInboundMaps(): BpfMap<number, bigint> {
+  #loadInboundMaps(): BpfMap<KernelListener, bigint> {
     using object = loadPinned(join(OBJECTS, 'inbound.bpf.o'), this.#directory);
-    return object.map(LISTENERS_MAP, { key: u32, value: u64 }).duplicate({ key: u32, value: u64 });
+    const codecs = { key: listenerCodec, value: u64 };
+    return object.map(LISTENERS_MAP, codecs).duplicate(codecs);
   }
 
   #attach(name: string, cgroup: OwnedFd): void {
@@ -167,9 +182,12 @@ export class KernelHooks implements Disposable {
     link.pin(path);
   }
 
-  /** Points a workload's inbound capture at one of its listeners: the others share its port. The kernel forgets it when it closes. */
-  setInboundListener(workloadId: number, listenerFd: number): void {
-    this.#listeners.update(workloadId, BigInt(listenerFd));
+  /**
+   * Points a workload's inbound capture at a worker's listener. One is enough for all that share its port; the others are for when that
+   * one closes, which is when the kernel forgets it.
+   */
+  setInboundListener(workloadId: number, worker: number, listenerFd: number): void {
+    this.#listeners.update({ workload_id: workloadId, worker }, BigInt(listenerFd));
   }
 
   /** From here on the namespace's connect() calls are captured. */
@@ -192,7 +210,7 @@ export class KernelHooks implements Disposable {
   releaseCgroup(id: bigint, workloadId: number): void {
     this.#cgroups.delete(id);
     this.#countCgroups();
-    this.#workloads.delete(workloadId);
+    this.forgetWorkload(workloadId);
   }
 
   #countCgroups(): void {
@@ -210,8 +228,10 @@ export class KernelHooks implements Disposable {
 
   /** Forgets a workload id that nothing refers to any more. */
   forgetWorkload(workloadId: number): void {
-    this.#listeners.delete(workloadId);
+    for (let worker = 0; worker < MOST_LISTENING_WORKERS; worker++) this.#listeners.delete({ workload_id: workloadId, worker });
     this.#workloads.delete(workloadId);
+    // In this order: a count that is not zero yet goes with the last connection, now that the workload has no record.
+    if (this.#connectionCounts.lookup(workloadId) === 0n) this.#connectionCounts.delete(workloadId);
   }
 
   /** Drops a former agent's enrolment that no workload answers to any more. */

@@ -10,6 +10,8 @@
 #include "weft.h"
 
 #define WEFT_MAX_WORKLOADS 4096
+#define WEFT_MAX_WORKERS 64 /* as --workers */
+#define WEFT_MAX_LISTENERS 65536
 #define WEFT_MAX_CONNECTIONS 262144
 
 struct {

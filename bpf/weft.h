@@ -17,7 +17,7 @@ enum weft_reason {
   WEFT_PASSED_OWN = 2,             /* one of the agent's own sockets */
   WEFT_PASSED_LOOPBACK = 3,        /* within the pod or host */
   WEFT_PASSED_NO_LISTENER = 4,     /* permissive, and the agent is away */
-  WEFT_REFUSED_NO_LISTENER = 5,    /* strict, and the agent is away */
+  WEFT_REFUSED_NO_LISTENER = 5,    /* strict, and the agent is away; or enrolled without a record */
   WEFT_REFUSED_AGENT_PORT = 6,     /* a workload dialled the agent's own listener, or tried to bind to its port */
   WEFT_REFUSED_NO_MEMORY = 7,      /* the original destination could not be recorded */
   WEFT_REFUSED_DEVICE = 8,         /* bound to a device: the binding could not be lifted, or leads a loopback address out of the pod */
@@ -28,7 +28,8 @@ enum weft_reason {
   WEFT_ASSIGN_FAILED_REFUSED = 13, /* inbound listener could not take the connection; strict */
   WEFT_ASSIGN_FAILED_PASSED = 14,  /* the same; permissive */
   WEFT_REFUSED_SOURCE_ROUTE = 15,  /* the socket's packets would go elsewhere first (IP_OPTIONS, IPV6_RTHDR) */
-  WEFT_REASON_COUNT = 16,
+  WEFT_REFUSED_TOO_MANY = 16,      /* the workload holds its share of weft_original_destinations */
+  WEFT_REASON_COUNT = 17,
 };
 
 enum weft_mode {
@@ -47,6 +48,12 @@ struct weft_workload {
   __u16 reserved2;
   __u8 address4[16]; /* shown by getsockname() on captured sockets; zero when unknown */
   __u8 address6[16];
+};
+
+/* Key of weft_inbound_listeners. */
+struct weft_listener {
+  __u32 workload_id;
+  __u32 worker; /* below WEFT_MAX_WORKERS */
 };
 
 /* Key of one end of a TCP connection: weft_original_destinations, weft_presented_peers. */

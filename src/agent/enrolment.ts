@@ -179,10 +179,8 @@ export class Enrolment {
       );
     }
     this.#conflicts = opened.conflicts;
-    const listener = opened.workers[0]?.inbound[0];
-    if (listener === undefined) throw new AgentError('WEFT_AGENT_STATE', 'no inbound listener was opened');
-    // While the descriptor is still this thread's: afterwards it belongs to a worker.
-    this.#dependencies.hooks.setInboundListener(this.#workload.id, listener.fd);
+    // While the descriptors are still this thread's: afterwards they belong to the workers.
+    for (const [index, { inbound }] of opened.workers.entries()) this.#captureTo(index, inbound[0]);
     await Promise.all(opened.workers.map((listeners, index) => this.#listen(index, listeners)));
   }
 
@@ -191,6 +189,11 @@ export class Enrolment {
     this.#key = cgroupId(this.place.path);
     this.#ports = hostPorts();
     await Promise.all(Array.from({ length: workers.size }, (_, index) => this.#listen(index, { outbound: [], inbound: [], tunnel: [] })));
+  }
+
+  #captureTo(worker: number, listener: OwnedFd | undefined): void {
+    if (listener === undefined) throw new AgentError('WEFT_AGENT_STATE', 'no inbound listener was opened');
+    this.#dependencies.hooks.setInboundListener(this.#workload.id, worker, listener.fd);
   }
 
   async #listen(index: number, listeners: WorkerListeners): Promise<void> {
@@ -348,8 +351,8 @@ export class Enrolment {
     }
     const listeners = openWorkerListeners(this.#namespace.fd, this.#ports, this.#dependencies.own);
     const inbound = listeners.inbound[0];
-    // The kernel forgot the listener if it was the dead worker's.
-    if (inbound !== undefined) this.#dependencies.hooks.setInboundListener(this.#workload.id, inbound.fd);
+    // The kernel forgot the dead worker's.
+    this.#captureTo(index, inbound);
     await this.#listen(index, listeners);
   }
 

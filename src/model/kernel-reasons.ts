@@ -19,6 +19,7 @@ export const KERNEL_REASONS = [
   'assign_failed_refused',
   'assign_failed_passed',
   'refused_source_route',
+  'refused_too_many',
 ] as const;
 
 export type KernelReason = (typeof KERNEL_REASONS)[number];

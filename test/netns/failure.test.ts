@@ -114,16 +114,42 @@ describe('an agent that starts', () => {
 });
 
 describe('limits', () => {
-  it('a full map of original destinations refuses connections and counts them', async () => {
+  for (const mode of ['strict', 'permissive'] as const) {
+    it(`${mode}: a workload at its share of the map is refused more, counted, and keeps no other from connecting`, async () => {
+      await using mesh = await Mesh.start({ mode, agent: { arguments: ['--max-connections', '1024'] } });
+      const share = 128;
+      const refused = async (): Promise<number> => (await mesh.agentA.json<CountersAnswer>('/v1/counters')).kernel.refused_too_many;
+      // Twice: the share is whole again after the connections have closed.
+      for (const round of [1, 2]) {
+        const before = await refused();
+        const holder = await mesh.client.spawn(app('connections', 'hold', mesh.near.addresses.v4, 8080, share + 20), { stdin: 'pipe' });
+        const [, open, failed] = await holder.waitForLine(/holding (\d+) (\d+)/, 30_000);
+        assert.deepEqual([Number(open), Number(failed)], [share, 20], `round ${round}`);
+        assert.equal((await refused()) - before, 20);
+        const full = await mesh.curl(mesh.client, mesh.url(mesh.far));
+        assert.equal(full.status, 0);
+        assert.equal(full.result.code, COULD_NOT_CONNECT, full.result.stderr);
+        assert.equal((await mesh.curl(mesh.near, mesh.url(mesh.far))).status, 200);
+        await holder.stop();
+        assert.equal((await mesh.curl(mesh.client, mesh.url(mesh.near))).status, 200);
+      }
+    });
+  }
+
+  it('the share counts connections that outlive an enrolment, and is whole when they have closed', async () => {
     await using mesh = await Mesh.start({ mode: 'strict', agent: { arguments: ['--max-connections', '1024'] } });
-    const holder = await mesh.client.spawn(app('connections', 'hold', mesh.near.addresses.v4, 8080, 1100), { stdin: 'pipe' });
-    const [, open, failed] = await holder.waitForLine(/holding (\d+) (\d+)/, 30_000);
-    assert.ok(Number(open) <= 1024, `${open} open`);
-    assert.ok(Number(failed) >= 76, `${failed} failed`);
-    const counters = await mesh.agentA.json<CountersAnswer>('/v1/counters');
-    assert.ok(counters.kernel.map_full_destinations >= 76);
-    await holder.stop();
-    assert.equal((await mesh.curl(mesh.client, mesh.url(mesh.near))).status, 200);
+    const holder = await mesh.client.spawn(app('connections', 'hold', mesh.near.addresses.v4, 8080, 100), { stdin: 'pipe' });
+    await holder.waitForLine(/holding 100 0/, 30_000);
+    await mesh.setMode('shop', 'off');
+    await mesh.setMode('shop', 'strict');
+    const second = await mesh.client.spawn(app('connections', 'hold', mesh.near.addresses.v4, 8080, 100), { stdin: 'pipe' });
+    const [, open] = await second.waitForLine(/holding (\d+) (\d+)/, 30_000);
+    const { kernelEntries } = await mesh.agentA.json<CountersAnswer>('/v1/counters');
+    assert.ok(Number(open) >= 28 && kernelEntries.originalDestinations <= 128, `${open} open, ${JSON.stringify(kernelEntries)}`);
+    await Promise.all([holder.stop(), second.stop()]);
+    const third = await mesh.client.spawn(app('connections', 'hold', mesh.near.addresses.v4, 8080, 128), { stdin: 'pipe' });
+    await third.waitForLine(/holding 128 0/, 30_000);
+    await third.stop();
   });
 
   it('connections opened and closed leave descriptors and map entries where they were', async () => {

@@ -8,6 +8,7 @@ import {
   endpointCodec,
   eventCodec,
   KERNEL_MODE,
+  listenerCodec,
   OWN_KIND,
   originalCodec,
   ownCodec,
@@ -23,6 +24,7 @@ const HEADER = fileURLToPath(new URL('../../../bpf/weft.h', import.meta.url));
 /** The structs that cross the boundary, and what TypeScript takes them for. */
 const CODECS: Readonly<Record<string, Codec<never>>> = {
   weft_workload: workloadCodec as Codec<never>,
+  weft_listener: listenerCodec as Codec<never>,
   weft_endpoint: endpointCodec as Codec<never>,
   weft_original: originalCodec as Codec<never>,
   weft_peer: peerCodec as Codec<never>,
