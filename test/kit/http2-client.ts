@@ -92,12 +92,13 @@ export class Http2Client implements AsyncDisposable {
 
   /** Begins a request; its body goes on until end(). */
   open(url: string, headers: Readonly<Record<string, string>> = {}): Http2Call {
-    const { origin } = new URL(url);
+    const { origin, host } = new URL(url);
     const id = this.#next++;
     const call = new Http2Call(id, (command) => this.#command(command));
     this.#calls.set(id, call);
-    // The URL class would normalise the path, which is the mesh's to do.
-    this.#command({ open: id, to: origin, headers: { ':path': url.slice(origin.length) || '/', ...headers } });
+    // The URL class would normalise the path, which is the mesh's to do. Node's own :authority has an IPv6 address without its brackets.
+    const target = { ':authority': host, ':path': url.slice(origin.length) || '/' };
+    this.#command({ open: id, to: origin, headers: { ...target, ...headers } });
     return call;
   }
 
