@@ -46,7 +46,7 @@ export function summarize(scenario: string, samples: readonly Sample[]): Report 
 
 /**
  * The report of the scenario `policy`.
- * @param samples of the peers opaque, l7, grpc-direct and grpc-weft
+ * @param samples of the peers opaque, l7, grpc-direct and grpc-weft, each in order of rounds
  * @param patterns the decisions of every pattern; `mixed` is the one that counts
  */
 export function summarizePolicy(patterns: ReadonlyMap<string, readonly DecisionFigure[]>, samples: readonly Sample[]): PolicyReport {
@@ -60,13 +60,7 @@ export function summarizePolicy(patterns: ReadonlyMap<string, readonly DecisionF
     runs,
     ratios: {
       decision_10000_rules_over_1: { 1: round(growth(decisions), 3) },
-      // With one connection the agent sleeps between requests, and both figures are mostly of waking it.
-      cpu_l7_over_opaque: ratio(
-        runs.filter((run) => run.connections > 1),
-        'l7',
-        'opaque',
-        (run) => run.cpu_us_per_req,
-      ),
+      cpu_l7_over_opaque: cpuRatio(samples, 'l7', 'opaque'),
       grpc_weft_over_direct: ratio(runs, 'grpc-weft', 'grpc-direct', (run) => run.rps),
     },
   };
@@ -75,6 +69,18 @@ export function summarizePolicy(patterns: ReadonlyMap<string, readonly DecisionF
 /** Time per decision with the most rules over that with the fewest. */
 function growth(figures: readonly DecisionFigure[]): number {
   return (figures.at(-1)?.ns ?? Number.NaN) / (figures[0]?.ns ?? Number.NaN);
+}
+
+/** Number of connections -> CPU per request of one peer over that of another: the median of the rounds' ratios, since a round has both side by side. */
+function cpuRatio(samples: readonly Sample[], name: string, base: string): Record<string, number> {
+  const ratios: Record<string, number> = {};
+  for (const [connections, group] of Map.groupBy(samples, (sample) => sample.connections)) {
+    const bases = group.filter((sample) => sample.name === base);
+    const rounds = group.filter((sample) => sample.name === name);
+    if (rounds.length === 0 || rounds.length !== bases.length) continue;
+    ratios[String(connections)] = round(median(rounds.map((each, i) => each.cpu_us_per_req / (bases[i] as Sample).cpu_us_per_req)), 3);
+  }
+  return ratios;
 }
 
 /** Number of connections -> the figure of one peer over that of another. */

@@ -1,6 +1,6 @@
 import type { LabPod } from '../test/kit/lab/index.ts';
-import type { Peer } from './peers/peer.ts';
-import type { Sample } from './report.ts';
+import type { Peer, RunningPeer, Site } from './peers/peer.ts';
+import { median, type Sample } from './report.ts';
 import { type Placement, createSite } from './site.ts';
 import { type Load, runWrk } from './wrk.ts';
 
@@ -36,17 +36,85 @@ export async function measureThroughput(options: ThroughputOptions): Promise<Sam
       for (const peer of round % 2 === 0 ? options.peers : options.peers.toReversed()) {
         const sample = await measure(peer, connections, options);
         samples.push(sample);
-        const cpu = sample.rss_mb === 0 ? '' : `, ${sample.cpu_us_per_req.toFixed(1)} us CPU/request, ${sample.rss_mb.toFixed(0)} MB`;
-        options.progress(
-          `round ${round + 1}/${options.rounds}  ${peer.name.padEnd(11)} ${String(connections).padStart(3)} connections: ` +
-            `${sample.rps.toFixed(0)} requests/s, p50 ${sample.p50_us} us, p99 ${sample.p99_us} us${cpu}`,
-        );
+        options.progress(progressLine(sample, round, options.rounds));
       }
     }
   }
   // Peers side by side in the tables, whichever went first.
   const order = options.peers.map((peer) => peer.name);
   return samples.toSorted((a, b) => a.connections - b.connections || order.indexOf(a.name) - order.indexOf(b.name));
+}
+
+/** The length of a turn of peers that are measured alongside each other. */
+const TURN_SECONDS = 2;
+/** As above, for figures that must not have any of it. */
+const LONG_WARM_UP_SECONDS = 4;
+
+/**
+ * Measures two peers so that their CPU per request can be compared closely: both are up at once, each in a lab of its own, and they take
+ * short turns (first, second, second, first), while the other one is idle. In order of rounds.
+ */
+export async function measureAlongside(first: Peer, second: Peer, options: Omit<ThroughputOptions, 'peers' | 'load'>): Promise<Sample[]> {
+  const samples: Sample[] = [];
+  for (const connections of options.connections) {
+    for (let round = 0; round < options.rounds; round++) {
+      const sites = [await createSite(options.placement), await createSite(options.placement)] as const;
+      await using _first = sites[0].lab;
+      await using _second = sites[1].lab;
+      const arms = [await startArm(first, sites[0]), await startArm(second, sites[1])] as const;
+      const turns = Math.ceil(options.seconds / TURN_SECONDS);
+      for (let turn = 0; turn < turns; turn++) {
+        for (const arm of turn % 2 === 0 ? arms : arms.toReversed()) await takeTurn(arm, connections, options.seconds / turns);
+      }
+      for (const arm of arms) {
+        const sample = summarizeTurns(arm, connections);
+        samples.push(sample);
+        options.progress(progressLine(sample, round, options.rounds));
+      }
+    }
+  }
+  return samples;
+}
+
+interface Arm {
+  readonly peer: Peer;
+  readonly site: Site;
+  readonly running: RunningPeer;
+  readonly loads: Load[];
+  cpuMicroseconds: number;
+}
+
+async function startArm(peer: Peer, site: Site): Promise<Arm> {
+  const running = await peer.start(site);
+  await runWrk(site.client, site.lab.directory, running.url, WARM_UP_CONNECTIONS, LONG_WARM_UP_SECONDS);
+  return { peer, site, running, loads: [], cpuMicroseconds: 0 };
+}
+
+async function takeTurn(arm: Arm, connections: number, seconds: number): Promise<void> {
+  const { site, running } = arm;
+  const before = running.cpuMicroseconds();
+  arm.loads.push(await runWrk(site.client, site.lab.directory, running.url, connections, Math.max(1, Math.round(seconds))));
+  arm.cpuMicroseconds += running.cpuMicroseconds() - before;
+}
+
+function summarizeTurns({ peer, running, loads, cpuMicroseconds }: Arm, connections: number): Sample {
+  return {
+    name: peer.name,
+    connections,
+    rps: median(loads.map((load) => load.requestsPerSecond)),
+    p50_us: median(loads.map((load) => load.p50Microseconds)),
+    p99_us: median(loads.map((load) => load.p99Microseconds)),
+    cpu_us_per_req: cpuMicroseconds / loads.reduce((sum, load) => sum + load.requests, 0),
+    rss_mb: running.residentBytes() / 1e6,
+  };
+}
+
+function progressLine(sample: Sample, round: number, rounds: number): string {
+  const cpu = sample.rss_mb === 0 ? '' : `, ${sample.cpu_us_per_req.toFixed(1)} us CPU/request, ${sample.rss_mb.toFixed(0)} MB`;
+  return (
+    `round ${round + 1}/${rounds}  ${sample.name.padEnd(11)} ${String(sample.connections).padStart(3)} connections: ` +
+    `${sample.rps.toFixed(0)} requests/s, p50 ${sample.p50_us} us, p99 ${sample.p99_us} us${cpu}`
+  );
 }
 
 async function measure(peer: Peer, connections: number, options: ThroughputOptions): Promise<Sample> {
