@@ -78,7 +78,7 @@ describe('a decision table', () => {
           }
         }
       }),
-      { numRuns: 300 },
+      { numRuns: 120 },
     );
   });
 

@@ -29,7 +29,7 @@ for (const tables of [true, false]) {
           for (const one of asked) checkRequest(written, from, one, compiled.bind(from));
         }
       }),
-      { numRuns: 600 },
+      { numRuns: 400 },
     );
   });
 }

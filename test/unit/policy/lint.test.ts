@@ -166,7 +166,7 @@ describe('lint finds rules that an earlier one makes needless', () => {
           }
         },
       ),
-      { numRuns: 300 },
+      { numRuns: 120 },
     );
   });
 });
