@@ -26,6 +26,9 @@ export interface EnrolmentDependencies {
   readonly identityReady: (identity: string) => Promise<void>;
 }
 
+/** The workload that has a place already, by name; null when it is free. */
+export type PlaceHolder = (enrolment: Enrolment) => string | null;
+
 const MOVES: Record<EnrolmentState, readonly EnrolmentState[]> = {
   waiting: ['enrolling'],
   enrolling: ['enrolled', 'failed', 'waiting'],
@@ -41,11 +44,13 @@ const RETRY_MS = 2_000;
 
 /**
  * One local workload on its way into the mesh and out of it.
- * Invariant: the kernel captures its connections only in `enrolled`, and only while every worker listens for it.
+ * Invariant: the kernel sends its connections to the agent only in `enrolled`, and only while every worker listens for it. A strict workload
+ * that is to be enrolled is closed until then, as soon as its place is known: captured without listeners, the kernel refuses what it would capture.
  */
 export class Enrolment {
   #place: Place;
   readonly #dependencies: EnrolmentDependencies;
+  readonly #holder: PlaceHolder;
   #workload: WorkloadEntry;
   #state: EnrolmentState = 'waiting';
   #error: string | null = null;
@@ -57,11 +62,16 @@ export class Enrolment {
   #instance: string | null = null;
   #release: Promise<void> = Promise.resolve();
   #endGrace: () => void = () => {};
+  /** Which life of the place the kernel keeps closed; null when it does not. */
+  #closed: string | null = null;
+  /** False while the kernel took only a part of that. */
+  #closedWhole = false;
   /** What the workers' listeners were told to serve. */
   #servedIdentity = '';
   #retryAt = 0;
 
-  constructor(workload: WorkloadEntry, place: Place, dependencies: EnrolmentDependencies) {
+  constructor(workload: WorkloadEntry, place: Place, dependencies: EnrolmentDependencies, holder: PlaceHolder) {
+    this.#holder = holder;
     this.#workload = workload;
     this.#place = place;
     this.#dependencies = dependencies;
@@ -79,7 +89,17 @@ export class Enrolment {
     return this.#workload;
   }
 
-  /** The kernel's key of the workload while it is enrolled. */
+  /** True while the kernel captures for it: enrolled, or closed. */
+  get captured(): boolean {
+    return this.#state === 'enrolled' || this.#closed !== null;
+  }
+
+  /** True once all of that is done: what a former agent left of the place may be forgotten. */
+  get capturedWhole(): boolean {
+    return this.#state === 'enrolled' || (this.#closed !== null && this.#closedWhole);
+  }
+
+  /** The kernel's key of the workload while it is captured. */
   get key(): bigint {
     return this.#key;
   }
@@ -129,13 +149,16 @@ export class Enrolment {
     this.#place = place;
     if (this.#state === 'enrolled' || this.#state === 'enrolling') return true;
     this.#instance = placeInstance(this.place);
+    if (this.#closed !== null && this.#closed !== this.#instance) this.#open();
     if (this.#instance === null) {
       if (this.#state !== 'waiting') this.#move('waiting');
       return false;
     }
     this.#move('enrolling');
     try {
-      // First, so that the tunnel has a certificate from its first connection on.
+      this.#findPlace();
+      if (this.#isStrict && !(this.#closed !== null && this.#closedWhole)) this.#close();
+      // Before listeners, so that the tunnel has a certificate from its first connection on.
       await this.#dependencies.identityReady(this.#workload.identity);
       if (this.place.kind === 'cgroup') await this.#prepareCgroup();
       else await this.#prepareNamespace();
@@ -152,23 +175,62 @@ export class Enrolment {
   #fail(error: unknown): void {
     const text = errorText(error);
     if (text !== this.#error)
-      this.#dependencies.log.error({ workload: this.#name, err: error }, 'a workload could not be enrolled; trying again');
+      this.#dependencies.log.error(
+        { workload: this.#name, closed: this.#closed !== null, err: error },
+        'a workload could not be enrolled; trying again',
+      );
     this.#error = text;
     this.#retryAt = Date.now() + RETRY_MS;
     this.#move('failed');
   }
 
+  /** What the kernel calls the place. @throws AgentError WEFT_AGENT_WORKLOAD when it cannot be this workload's */
+  #findPlace(): void {
+    if (this.place.kind === 'cgroup') {
+      this.#key = cgroupId(this.place.path);
+    } else {
+      this.#namespace = OwnedFd.open(this.place.path);
+      this.#key = cookieOfNetworkNamespace(this.#namespace.fd);
+      if (this.#key === currentNetworkNamespaceCookie()) {
+        // Everything on this host would be captured under one identity, and strict would shut it off.
+        throw new AgentError('WEFT_AGENT_WORKLOAD', "the network namespace is the host's own", {
+          nextStep: 'name its processes by cgroup or systemdUnit',
+        });
+      }
+    }
+    const holder = this.#holder(this);
+    if (holder !== null) throw new AgentError('WEFT_AGENT_WORKLOAD', `its place is that of the workload ${holder} already`);
+  }
+
+  /** Has the kernel refuse everything: without listeners that is what strict means. */
+  #close(): void {
+    this.#closed = this.#instance;
+    this.#closedWhole = false;
+    this.#captureAs({ outbound: 0, inbound: 0, tunnel: 0 });
+    this.#closedWhole = true;
+  }
+
+  /** Takes #close() back. */
+  #open(): void {
+    this.#uncapture();
+    this.#closed = null;
+  }
+
+  /** Has the kernel capture, arriving connections first. */
+  #captureAs(ports: ListenerPorts): void {
+    const { hooks } = this.#dependencies;
+    hooks.setWorkload(this.#kernelWorkload(ports));
+    if (this.place.kind === 'cgroup') {
+      hooks.captureCgroup(this.#key, this.#workload.id);
+    } else {
+      hooks.captureInbound((this.#namespace as OwnedFd).fd, this.#key, this.#workload.id);
+      hooks.captureOutbound(this.#key, this.#workload.id);
+    }
+  }
+
   async #prepareNamespace(): Promise<void> {
     const { own, workers } = this.#dependencies;
-    this.#namespace = OwnedFd.open(this.place.path);
-    this.#key = cookieOfNetworkNamespace(this.#namespace.fd);
-    if (this.#key === currentNetworkNamespaceCookie()) {
-      // Everything on this host would be captured under one identity, and strict would shut it off.
-      throw new AgentError('WEFT_AGENT_WORKLOAD', "the network namespace is the host's own", {
-        nextStep: 'name its processes by cgroup or systemdUnit',
-      });
-    }
-    const opened = openListeners(this.#namespace.fd, workers.size, own);
+    const opened = openListeners((this.#namespace as OwnedFd).fd, workers.size, own);
     this.#ports = opened.ports;
     if (opened.conflicts.join() !== this.#conflicts.join() && opened.conflicts.length > 0) {
       this.#dependencies.log.warn(
@@ -186,7 +248,6 @@ export class Enrolment {
 
   async #prepareCgroup(): Promise<void> {
     const { workers, hostPorts } = this.#dependencies;
-    this.#key = cgroupId(this.place.path);
     this.#ports = hostPorts();
     await Promise.all(Array.from({ length: workers.size }, (_, index) => this.#listen(index, { outbound: [], inbound: [], tunnel: [] })));
   }
@@ -222,21 +283,20 @@ export class Enrolment {
     throw new AgentError('WEFT_AGENT_WORKER', `worker ${index} is not running`);
   }
 
-  /** Second half: the workers know the workload as enrolled, so the kernel may capture. Arriving connections first. */
+  /** Second half: the workers know the workload as enrolled, so the kernel may capture. */
   capture(): void {
     if (this.#state !== 'enrolling') return;
-    const { hooks } = this.#dependencies;
     try {
-      hooks.setWorkload(this.#kernelWorkload());
-      if (this.place.kind === 'cgroup') {
-        hooks.captureCgroup(this.#key, this.#workload.id);
-      } else {
-        hooks.captureInbound((this.#namespace as OwnedFd).fd, this.#key, this.#workload.id);
-        hooks.captureOutbound(this.#key, this.#workload.id);
-      }
+      this.#captureAs(this.#ports as ListenerPorts);
+      this.#closed = null;
       this.#move('enrolled');
     } catch (error) {
-      this.#uncapture();
+      try {
+        if (this.#isStrict) this.#close();
+        else this.#uncapture();
+      } catch {
+        // What was captured before is still closed: its listeners go. The rest is tried again with the next preparation.
+      }
       this.#fail(error);
       this.#release = this.#unlisten(false);
     }
@@ -249,18 +309,21 @@ export class Enrolment {
     this.#release = this.#unlisten(false);
   }
 
-  #kernelWorkload(): KernelWorkload {
-    const { id, mode, portModes, addresses } = this.#workload;
-    // The kernel knows no ports: without the agent a workload with one strict port is closed as a whole.
-    const strict = mode === 'strict' || portModes.some(([, portMode]) => portMode === 'strict');
+  /** The kernel knows no ports: without the agent a workload with one strict port is closed as a whole. */
+  get #isStrict(): boolean {
+    const { mode, portModes } = this.#workload;
+    return mode === 'strict' || portModes.some(([, portMode]) => portMode === 'strict');
+  }
+
+  #kernelWorkload(ports: ListenerPorts): KernelWorkload {
+    const { id, addresses } = this.#workload;
     const address = (wanted: boolean): Uint8Array => {
       const found = addresses.find((text) => isIpv6(text) === wanted);
       return found === undefined ? new Uint8Array(16) : addressBytes(found);
     };
-    const ports = this.#ports as ListenerPorts;
     return {
       id,
-      mode: strict ? KERNEL_MODE.strict : KERNEL_MODE.permissive,
+      mode: this.#isStrict ? KERNEL_MODE.strict : KERNEL_MODE.permissive,
       outbound_port: ports.outbound,
       inbound_port: ports.inbound,
       tunnel_port: ports.tunnel,
@@ -276,10 +339,11 @@ export class Enrolment {
   async update(workload: WorkloadEntry): Promise<void> {
     const before = this.#workload;
     this.#workload = workload;
+    if (this.#closed !== null && !this.#isStrict) this.#open();
     if (this.#state !== 'enrolled') return;
     if (kernelPart(before) !== kernelPart(workload)) {
       try {
-        this.#dependencies.hooks.setWorkload(this.#kernelWorkload());
+        this.#dependencies.hooks.setWorkload(this.#kernelWorkload(this.#ports as ListenerPorts));
       } catch (error) {
         this.#workload = before;
         throw error;
@@ -312,6 +376,8 @@ export class Enrolment {
    */
   async release(handOver = false): Promise<void> {
     if (this.#state !== 'enrolled') {
+      if (this.#closed !== null && !handOver) this.#open();
+      this.#closed = null;
       if (handOver) this.#endGrace();
       return this.#release;
     }

@@ -186,6 +186,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let configured = false;
   const config = started.use(
     await ConfigDirectory.open(options.configDirectory, {
+      lastGoodDirectory: join(options.stateDirectory, 'last-good'),
+      onKeepError: (error) => log.warn({ err: error }, 'the last good configuration is not kept for the next start'),
       onChange: (resources, found) => {
         problems.report(found);
         configured = true;

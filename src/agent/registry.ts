@@ -216,9 +216,9 @@ export class Registry implements AsyncDisposable {
 
   /** Never rejects: what one workload fails at is not the others' business. */
   async #leave(name: string, enrolment: Enrolment, handOver: boolean): Promise<void> {
-    const { state, place, key, workload } = enrolment;
+    const { place, key, workload } = enrolment;
     try {
-      if (handOver && state === 'enrolled') this.#left = [...this.#left, { kind: place.kind, key, workloadId: workload.id }];
+      if (handOver && enrolment.captured) this.#left = [...this.#left, { kind: place.kind, key, workloadId: workload.id }];
       await enrolment.release(handOver);
       this.#forget(name, enrolment);
     } catch (error) {
@@ -230,7 +230,8 @@ export class Registry implements AsyncDisposable {
   async #prepare(name: string, workload: WorkloadEntry, place: Place): Promise<boolean> {
     try {
       let enrolment = this.#enrolments.get(name);
-      if (enrolment === undefined) this.#enrolments.set(name, (enrolment = new Enrolment(workload, place, this.#options)));
+      if (enrolment === undefined)
+        this.#enrolments.set(name, (enrolment = new Enrolment(workload, place, this.#options, (asking) => this.#holderOf(asking))));
       await enrolment.update(workload);
       return enrolment.state !== 'enrolled' && (await enrolment.prepare(place));
     } catch (error) {
@@ -240,14 +241,19 @@ export class Registry implements AsyncDisposable {
   }
 
   #capture(enrolment: Enrolment): void {
+    const holder = this.#holderOf(enrolment);
+    if (holder === null) enrolment.capture();
+    else enrolment.refuse(new AgentError('WEFT_AGENT_WORKLOAD', `its place is that of the workload ${holder} already`));
+  }
+
+  /** Another workload for which the kernel captures where this one is. */
+  #holderOf(enrolment: Enrolment): string | null {
     const key = placeKey(enrolment.place.kind, enrolment.key);
     for (const other of this.#enrolments.values()) {
-      if (other === enrolment || other.state !== 'enrolled' || placeKey(other.place.kind, other.key) !== key) continue;
-      const { namespace, name } = other.workload;
-      enrolment.refuse(new AgentError('WEFT_AGENT_WORKLOAD', `its place is that of the workload ${namespace}/${name} already`));
-      return;
+      if (other === enrolment || !other.captured || placeKey(other.place.kind, other.key) !== key) continue;
+      return `${other.workload.namespace}/${other.workload.name}`;
     }
-    enrolment.capture();
+    return null;
   }
 
   #forget(name: string, enrolment: Enrolment): void {
@@ -290,7 +296,7 @@ export class Registry implements AsyncDisposable {
     const missing = new Set<string | null>();
     for (const [name, { place }] of wanted) {
       const enrolment = this.#enrolments.get(name);
-      if (enrolment?.state === 'enrolled') enrolled.set(placeKey(place.kind, enrolment.key), enrolment.workload.id);
+      if (enrolment?.capturedWhole === true) enrolled.set(placeKey(place.kind, enrolment.key), enrolment.workload.id);
       else missing.add(keyOfPlace(place));
     }
     this.#left = this.#left.filter((left) => {

@@ -9,6 +9,7 @@ import type { Resource } from '../model/resources.ts';
 import { ConfigError } from './config-error.ts';
 import { ConfigFiles } from './config-files.ts';
 import type { ConfigProblem, ConfigProblemCode } from './config-problem.ts';
+import { LastGoodFiles } from './last-good-files.ts';
 import { MAX_FILE_BYTES, MAX_FILES } from './limits.ts';
 import type { ParsedResources } from './parse-resources.ts';
 import { parseInSteps } from './parse-resources.ts';
@@ -23,6 +24,10 @@ export interface ConfigDirectoryOptions {
   readonly debounceMs?: number;
   /** How often it is looked through even without an event: a safety net where events get lost. Default: 5000 milliseconds. */
   readonly rescanMs?: number;
+  /** Where the last good text of each file is kept, so that a file that is broken at the next start begins from it. Default: nowhere. */
+  readonly lastGoodDirectory?: string | null;
+  /** Told why a last good text could not be kept. Default: nobody is told. */
+  readonly onKeepError?: (error: unknown) => void;
 }
 
 /**
@@ -73,6 +78,7 @@ interface KnownFile {
  *
  * A change is put in force as a whole once the directory was quiet for `debounceMs`. A file with a problem keeps its last good state: see
  * ConfigFiles. The same holds for a file that is suddenly empty, unreadable or too large, and for all files while the directory itself is gone.
+ * With a `lastGoodDirectory` the last good state outlives the process: what is broken at the start begins from its kept text.
  *
  * Write files elsewhere and rename them into place: a file written slowly in place may be read half, and half a file can be valid.
  */
@@ -91,6 +97,22 @@ export class ConfigDirectory implements AsyncDisposable {
   #seen = '';
   #watched = '';
   #scan: Promise<void> = Promise.resolve();
+  #lastGood: LastGoodFiles | null = null;
+  /** False when nothing is kept: not asked for, or not possible. */
+  #keeps: boolean;
+  /** Files that were good, or whose kept text was looked for: what `#files` knows of them counts. */
+  readonly #begun = new Set<string>();
+  /** Files that were bad when first read: what they said. */
+  readonly #toBegin = new Map<string, ParsedResources>();
+  /** Files that are bad and in force as they were kept, with the time of that. */
+  readonly #restored = new Map<string, string>();
+  /** Files that changed or went, whose kept text does not follow yet: with the text, or null when it is to be read again. */
+  readonly #toKeep = new Map<string, Uint8Array | null>();
+  /** Bytes of the texts that wait to be kept. */
+  #waitingBytes = 0;
+  /** One change of the kept texts after the other. Never rejects. */
+  #keeping: Promise<void> = Promise.resolve();
+  #keepError = '';
 
   /**
    * Reads the directory and starts to watch it. Bad files are reported to onChange and do not fail it.
@@ -109,7 +131,14 @@ export class ConfigDirectory implements AsyncDisposable {
 
   private constructor(directory: string, options: ConfigDirectoryOptions) {
     this.#directory = directory;
-    this.#options = { debounceMs: DEFAULT_DEBOUNCE_MS, rescanMs: DEFAULT_RESCAN_MS, ...options };
+    this.#options = {
+      debounceMs: DEFAULT_DEBOUNCE_MS,
+      rescanMs: DEFAULT_RESCAN_MS,
+      lastGoodDirectory: null,
+      onKeepError: () => {},
+      ...options,
+    };
+    this.#keeps = this.#options.lastGoodDirectory !== null;
   }
 
   /** What is in force. */
@@ -136,6 +165,7 @@ export class ConfigDirectory implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#apply('close');
     await this.#scan;
+    await this.#keeping;
   }
 
   async #start(): Promise<void> {
@@ -145,7 +175,8 @@ export class ConfigDirectory implements AsyncDisposable {
       const { message, nextStep } = problem;
       throw new ConfigError('WEFT_CONFIG_DIRECTORY', `${this.#directory}: ${message}`, { nextStep });
     }
-    this.#files.settle([]);
+    await this.#openLastGood();
+    await this.#settle([]);
     this.#rescan = setInterval(() => this.#apply('change'), this.#options.rescanMs);
     this.#options.onChange(this.resources, this.problems);
     this.#apply('scanned');
@@ -187,7 +218,9 @@ export class ConfigDirectory implements AsyncDisposable {
     // A scan during which the directory changed may have seen half of the change.
     if (this.#staleScans === 0 || this.#staleScans >= MAX_STALE_SCANS) {
       this.#staleScans = 0;
-      if (this.#files.settle(problem === null ? [] : [problem])) this.#notify();
+      const changed = await this.#settle(problem === null ? [] : [problem]);
+      if (this.#isClosed()) return;
+      if (changed) this.#notify();
     }
     this.#apply('scanned');
     if (problem !== null) this.#apply('change', GONE_RETRY_MS);
@@ -244,6 +277,10 @@ export class ConfigDirectory implements AsyncDisposable {
       if (present.has(file)) continue;
       this.#known.delete(file);
       this.#files.removed(file);
+      this.#begun.delete(file);
+      this.#toBegin.delete(file);
+      this.#restored.delete(file);
+      this.#setToKeep(file, null);
     }
     if (data !== (await this.#dataLink())) this.#apply('change');
     return null;
@@ -284,7 +321,7 @@ export class ConfigDirectory implements AsyncDisposable {
       this.#known.set(file, { signature, digest: '' });
       const refused = this.#refuse(file, status);
       if (refused !== null) {
-        this.#files.parsed(file, { resources: [], problems: [refused] });
+        this.#parsed(file, { resources: [], problems: [refused] });
         return;
       }
       const bytes = await readWhole(file, signature);
@@ -295,15 +332,119 @@ export class ConfigDirectory implements AsyncDisposable {
         return;
       }
       const digest = hash('sha256', bytes);
-      if (digest !== known.digest) this.#files.parsed(file, await parseGently(bytes, file));
+      if (digest !== known.digest) this.#parsed(file, await parseGently(bytes, file), bytes);
       this.#known.set(file, { signature, digest });
     } catch (error) {
       this.#known.set(file, { signature: '', digest: '' });
       const message =
         errorCode(error) === 'ENOENT' ? 'the file, or what it links to, is gone' : `the file cannot be read: ${errorCode(error)}`;
       const problem = this.#problem(file, 'WEFT_CONFIG_UNREADABLE', message, 'correct its permissions or its link, or remove it');
-      this.#files.parsed(file, { resources: [], problems: [problem] });
+      this.#parsed(file, { resources: [], problems: [problem] });
     }
+  }
+
+  #parsed(file: string, parsed: ParsedResources, bytes: Uint8Array | null = null): void {
+    if (parsed.problems.length === 0) {
+      this.#restored.delete(file);
+      this.#toBegin.delete(file);
+      this.#begun.add(file);
+      this.#setToKeep(file, bytes);
+    } else if (!this.#begun.has(file)) this.#toBegin.set(file, parsed);
+    const since = this.#restored.get(file);
+    this.#files.parsed(file, since === undefined ? parsed : this.#withRestored(file, parsed, since));
+  }
+
+  /** Holds a text that is to be kept, in bounded memory: the file may be broken before the text is written. */
+  #setToKeep(file: string, bytes: Uint8Array | null): void {
+    if (!this.#keeps) return;
+    this.#waitingBytes -= this.#toKeep.get(file)?.length ?? 0;
+    const held = bytes !== null && this.#waitingBytes + bytes.length <= MAX_FILE_BYTES ? bytes : null;
+    this.#waitingBytes += held?.length ?? 0;
+    this.#toKeep.set(file, held);
+  }
+
+  #withRestored(file: string, { resources, problems }: ParsedResources, since: string): ParsedResources {
+    const message = `the last good state of ${since} is in force, from before the agent started`;
+    const nextStep = 'repair the file, or remove it if its resources shall go';
+    return { resources, problems: [...problems, this.#problem(file, 'WEFT_CONFIG_LAST_GOOD', message, nextStep)] };
+  }
+
+  async #openLastGood(): Promise<void> {
+    const { lastGoodDirectory, onKeepError } = this.#options;
+    if (lastGoodDirectory === null) return;
+    try {
+      this.#lastGood = await LastGoodFiles.open(lastGoodDirectory);
+      // What went while no agent ran was deleted on purpose.
+      await this.#lastGood.forgetOthers(this.#known.keys());
+    } catch (error) {
+      onKeepError(error);
+      if (this.#lastGood !== null) return;
+      this.#keeps = false;
+      this.#toKeep.clear();
+    }
+  }
+
+  /** Puts in force what was read. Returns whether anything changed. */
+  async #settle(general: readonly ConfigProblem[]): Promise<boolean> {
+    const begun = await this.#begin();
+    let changed = false;
+    if (begun.size > 0) {
+      // First as they were, then as they are: a bad text keeps what is in force.
+      changed = this.#files.settle(general);
+      const refused = new Set(this.problems.map(({ file }) => file));
+      for (const [file, { parsed, time }] of begun) {
+        if (!refused.has(file)) this.#restored.set(file, time);
+        this.#parsed(file, parsed);
+      }
+    }
+    changed = this.#files.settle(general) || changed;
+    this.#keepAll();
+    return changed;
+  }
+
+  /** Gives files that were bad from the start what was kept of them. Returns those that had something, with what they say now. */
+  async #begin(): Promise<Map<string, { readonly parsed: ParsedResources; readonly time: string }>> {
+    const begun = new Map<string, { readonly parsed: ParsedResources; readonly time: string }>();
+    const bad = [...this.#toBegin];
+    this.#toBegin.clear();
+    if (this.#lastGood === null || bad.length === 0) return begun;
+    await this.#keeping;
+    for (const [file, parsed] of bad) {
+      this.#begun.add(file);
+      const kept = await this.#lastGood.load(file);
+      if (kept === null) continue;
+      const good = await parseGently(kept.bytes, file);
+      if (good.problems.length > 0) continue;
+      this.#files.parsed(file, good);
+      begun.set(file, { parsed, time: kept.time });
+    }
+    return begun;
+  }
+
+  /** Has the kept texts follow what is in force. A file that is good, but may not be in force beside another one, is kept once it is. */
+  #keepAll(): void {
+    const lastGood = this.#lastGood;
+    if (lastGood === null || this.#toKeep.size === 0) return;
+    const refused = new Set(this.problems.map(({ file }) => file));
+    const changes: { readonly file: string; readonly digest: string | null; readonly bytes: Uint8Array | null }[] = [];
+    for (const [file, bytes] of this.#toKeep) {
+      if (refused.has(file)) continue;
+      this.#toKeep.delete(file);
+      changes.push({ file, digest: this.#known.get(file)?.digest ?? null, bytes });
+    }
+    this.#keeping = this.#keeping.then(async () => {
+      for (const { file, digest, bytes } of changes) {
+        try {
+          await keepOne(lastGood, file, digest, bytes);
+          this.#keepError = '';
+        } catch (error) {
+          if (!this.#toKeep.has(file)) this.#toKeep.set(file, null);
+          if (errorCode(error) !== this.#keepError) this.#options.onKeepError(error);
+          this.#keepError = errorCode(error);
+        }
+        this.#waitingBytes -= bytes?.length ?? 0;
+      }
+    });
   }
 
   /** Why a file is not even opened. */
@@ -334,12 +475,13 @@ function signatureOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string 
   return `${dev}:${ino}:${size}:${mtimeNs}:${ctimeNs}`;
 }
 
-/** The bytes of a file that is, before and after, the one of `signature`; null when it changed meanwhile. */
-async function readWhole(file: string, signature: string): Promise<Uint8Array | null> {
+/** The bytes of a file that is, before and after, the one of `signature` (null: any that is not too large); null when it changed meanwhile. */
+async function readWhole(file: string, signature: string | null): Promise<Uint8Array | null> {
   // Not blocking: the file may have become a pipe since it was looked at.
   await using handle: FileHandle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
   const before = await handle.stat({ bigint: true });
-  if (signatureOf(before) !== signature) return null;
+  if (signature !== null && signatureOf(before) !== signature) return null;
+  if (!before.isFile() || before.size > BigInt(MAX_FILE_BYTES)) return null;
   const bytes = Buffer.alloc(Number(before.size));
   let length = 0;
   while (length < bytes.length) {
@@ -348,7 +490,15 @@ async function readWhole(file: string, signature: string): Promise<Uint8Array | 
     length += bytesRead;
   }
   const after = await handle.stat({ bigint: true });
-  return length === bytes.length && signatureOf(after) === signature ? bytes : null;
+  return length === bytes.length && signatureOf(after) === signatureOf(before) ? bytes : null;
+}
+
+/** @param digest of the text that was good; null when the file was deleted */
+async function keepOne(lastGood: LastGoodFiles, file: string, digest: string | null, held: Uint8Array | null): Promise<void> {
+  if (digest === null) return lastGood.forget(file);
+  const bytes = held ?? (await readWhole(file, null).catch(() => null));
+  // When it has changed again meanwhile, it is read again, and kept then if it is good.
+  if (bytes !== null && (held !== null || hash('sha256', bytes) === digest)) await lastGood.keep(file, bytes);
 }
 
 async function parseGently(bytes: Uint8Array, file: string): Promise<ParsedResources> {

@@ -26,6 +26,8 @@ export type ConfigProblemCode =
   | 'WEFT_CONFIG_UNREADABLE'
   /** The file has no bytes: a torn or failed write. */
   | 'WEFT_CONFIG_EMPTY_FILE'
+  /** The file is broken since before the agent started: what was kept of it is in force. Beside the problem itself. */
+  | 'WEFT_CONFIG_LAST_GOOD'
   /** The watched directory is gone or cannot be listed. */
   | 'WEFT_CONFIG_DIRECTORY';
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { Mesh } from '../kit/mesh.ts';
 
@@ -41,11 +41,16 @@ describe('an enrolled pod', () => {
     assert.equal((await mesh.accessLog(mesh.agentB, ({ path }) => path === '/new')).destination.identity, identity);
   });
 
-  it('stays closed when its agent starts and finds its configuration broken', async () => {
+  it('keeps its policy when its agent starts and finds its configuration broken; without what was kept it stays closed', async () => {
     await using mesh = await Mesh.start({ mode: 'strict' });
     await mesh.agentB.stop();
     mesh.config.apply('workloads', 'kind: [broken');
     mesh.config.apply('namespace-shop', 'kind: [broken');
+    await mesh.startAgentB();
+    assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 403);
+    assert.equal((await mesh.curl(mesh.client, mesh.url(mesh.far))).status, 200);
+    await mesh.agentB.stop();
+    rmSync(`${mesh.nodeB.directory}/state/last-good`, { recursive: true });
     await mesh.startAgentB();
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 0);
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import type { CountersAnswer } from '../../src/model/admin-api.ts';
+import type { CountersAnswer, StateAnswer } from '../../src/model/admin-api.ts';
 import { agentCommand, app, exec } from '../kit/lab/index.ts';
 import { Mesh, readAccessLog } from '../kit/mesh.ts';
 
@@ -102,6 +102,22 @@ describe('an agent that starts', () => {
       false,
     );
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 200);
+  });
+
+  it('denies what it denied, with a policy file that was broken meanwhile', async () => {
+    const deny = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny-all, namespace: shop}
+spec: {action: DENY, rules: [{}]}
+`;
+    await using mesh = await Mesh.start({ mode: 'strict', config: { deny } });
+    assert.equal((await mesh.curl(mesh.client, mesh.url(mesh.far))).status, 403);
+    await mesh.agentB.stop();
+    mesh.config.apply('deny', deny.replace('rules: [{}]', 'rules: [{'));
+    await mesh.startAgentB();
+    assert.equal((await mesh.curl(mesh.client, mesh.url(mesh.far))).status, 403);
+    const { problems } = await mesh.agentB.json<StateAnswer>('/v1/state');
+    assert.match(problems.join('\n'), /the last good state of .* is in force/);
   });
 
   it('refuses to run beside another one, and harms nothing', async () => {

@@ -58,7 +58,113 @@ describe('what fails once', () => {
     await world.registry.setResources([workload({ name: 'a', cgroup: path })]);
     assert.equal(world.state('a'), 'failed');
     assert.deepEqual(world.listened, []);
-    assert.equal(world.hooks.cgroups.size, 0);
+  });
+});
+
+describe('a strict workload that cannot be enrolled yet', () => {
+  const noSvid = (): never => {
+    throw new Error('no SVID');
+  };
+
+  /** How the kernel has the workload: the port that connections go to (0: they are refused), or that it has not. */
+  function kernelPort(world: RegistryWorld, id: bigint): number | 'open' {
+    const workloadId = world.hooks.cgroups.get(id);
+    const known = workloadId === undefined ? undefined : world.hooks.workloads.get(workloadId);
+    if (known === undefined) return 'open';
+    assert.equal(known.mode, KERNEL_MODE.strict);
+    assert.deepEqual([known.inbound_port, known.tunnel_port], [0, 0]);
+    return known.outbound_port;
+  }
+
+  it('is closed from the start, stays closed while it fails, and is enrolled when it can be', async () => {
+    await using world = new RegistryWorld();
+    const { path, id } = world.cgroup('closed');
+    const resources = [workload({ name: 'a', cgroup: path })];
+    const meanwhile: (number | 'open')[] = [];
+    world.onIdentity = () => {
+      meanwhile.push(kernelPort(world, id));
+      noSvid();
+    };
+    await world.registry.setResources(resources);
+    await world.registry.setResources(resources);
+    assert.deepEqual(meanwhile, [0, 0]);
+    assert.equal(world.state('a'), 'failed');
+    assert.equal(kernelPort(world, id), 0);
+    world.onIdentity = () => {};
+    world.workers.running = false;
+    await world.registry.setResources(resources);
+    assert.equal(kernelPort(world, id), 0);
+    world.workers.running = true;
+    await world.registry.setResources(resources);
+    assert.equal(world.state('a'), 'enrolled');
+    assert.equal(kernelPort(world, id), 15_001);
+  });
+
+  for (const [what, next] of [
+    ['permissive', (path: string) => [workload({ name: 'a', cgroup: path, mode: 'permissive' })]],
+    ['off', (path: string) => [workload({ name: 'a', cgroup: path, mode: 'off' })]],
+    ['removed', () => []],
+  ] as const) {
+    it(`is opened again when it is ${what}`, async () => {
+      await using world = new RegistryWorld();
+      const { path, id } = world.cgroup('opened');
+      world.onIdentity = noSvid;
+      await world.registry.setResources([workload({ name: 'a', cgroup: path })]);
+      assert.equal(kernelPort(world, id), 0);
+      await world.registry.setResources(next(path));
+      assert.equal(kernelPort(world, id), 'open');
+      assert.equal(world.hooks.workloads.size, 0);
+    });
+  }
+
+  it('permissive: passes as before', async () => {
+    await using world = new RegistryWorld();
+    const { path, id } = world.cgroup('passes');
+    world.onIdentity = noSvid;
+    await world.registry.setResources([workload({ name: 'a', cgroup: path, mode: 'permissive' })]);
+    assert.equal(world.state('a'), 'failed');
+    assert.equal(kernelPort(world, id), 'open');
+  });
+
+  it('stays closed under another name, and the old one is forgotten', async () => {
+    await using world = new RegistryWorld();
+    const { path, id } = world.cgroup('closed-renamed');
+    world.onIdentity = noSvid;
+    await world.registry.setResources([workload({ name: 'a', cgroup: path })]);
+    const before = world.hooks.cgroups.get(id) as number;
+    let opened = 0;
+    world.hooks.onReleaseCgroup = () => opened++;
+    await world.registry.setResources([workload({ name: 'b', cgroup: path })]);
+    assert.equal(kernelPort(world, id), 0);
+    assert.equal(opened, 0);
+    assert.deepEqual(world.hooks.forgotten, [before]);
+  });
+
+  it('does not close the place of another workload', async () => {
+    await using world = new RegistryWorld();
+    const { path, id } = world.cgroup('not-closed');
+    await world.registry.setResources([workload({ name: 'a', cgroup: path })]);
+    world.onIdentity = noSvid;
+    await world.registry.setResources([workload({ name: 'a', cgroup: path }), workload({ name: 'b', cgroup: path })]);
+    assert.equal(world.state('b'), 'failed');
+    assert.equal(kernelPort(world, id), 15_001);
+  });
+
+  it('is closed as soon as the kernel lets it, and when the kernel refuses its capture', async () => {
+    await using world = new RegistryWorld();
+    const { path, id } = world.cgroup('late');
+    const resources = [workload({ name: 'a', cgroup: path })];
+    world.hooks.onSetWorkload = () => {
+      throw new Error('out of memory');
+    };
+    await world.registry.setResources(resources);
+    assert.equal(kernelPort(world, id), 'open');
+    world.hooks.onSetWorkload = ({ outbound_port }) => {
+      if (outbound_port !== 0) throw new Error('out of memory');
+    };
+    await world.registry.setResources(resources);
+    assert.equal(world.state('a'), 'failed');
+    assert.equal(kernelPort(world, id), 0);
   });
 });
 
