@@ -402,12 +402,15 @@ describe('a WebSocket', () => {
     it(`ends when the policy does not allow it any more (${way})`, async () => {
       await using client = await open(server(), '/chat');
       await client.waitForLine(/^open$/);
-      await change(() => mesh.config.apply('other', [policy('other', 'DENY', [{ to: [{ operation: { paths: ['/elsewhere'] } }] }])]));
-      client.input?.write('still here\n');
-      await client.waitForLine(/^message still here$/);
-      mesh.config.apply('other', [policy('other', 'DENY', [{ to: [{ operation: { paths: ['/chat'] } }] }])]);
-      await client.waitForLine(/^close 1006$/);
-      await change(() => mesh.config.remove('other'));
+      try {
+        await change(() => mesh.config.apply('other', [policy('other', 'DENY', [{ to: [{ operation: { paths: ['/elsewhere'] } }] }])]));
+        client.input?.write('still here\n');
+        await client.waitForLine(/^message still here$/);
+        mesh.config.apply('other', [policy('other', 'DENY', [{ to: [{ operation: { paths: ['/chat'] } }] }])]);
+        await client.waitForLine(/^close 1006$/);
+      } finally {
+        await change(() => mesh.config.remove('other'));
+      }
     });
   }
 });
