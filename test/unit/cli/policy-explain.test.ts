@@ -248,7 +248,7 @@ test("the agent's admin endpoint hands out the mesh with its policies", async ()
   await using _ = await AdminServer.listen({ snapshot: () => snapshot } as AdminSource, {
     runDirectory,
     metrics: null,
-    log: createLog('fatal'),
+    log: createLog('silent'),
   });
   assert.deepEqual(await new AdminClient(runDirectory).get('/v1/snapshot'), JSON.parse(JSON.stringify(snapshot)));
 });
