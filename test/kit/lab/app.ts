@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 
 /** The test applications in test/kit/apps. Each says in its head what it does. */
-export type AppName = 'http-server' | 'tcp-echo' | 'banner-server' | 'connections';
+export type AppName = 'http-server' | 'http2-server' | 'tcp-echo' | 'banner-server' | 'connections';
 
 /** The command line of a test application, run by the Node that runs this process. */
 export function app(name: AppName, ...args: readonly (string | number)[]): string[] {
