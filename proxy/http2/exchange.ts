@@ -303,7 +303,7 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
   }
 
   onEnd(): void {
-    if (!this.#endsWithHead) this.#up?.end();
+    this.#up?.end();
   }
 
   onDrain(): void {
@@ -316,7 +316,7 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
     if (up !== null && !up.destroyed) {
       const code = error instanceof Http2Error ? error.http2Code : ErrorCode.cancel;
       const isOwn = codeOf(error) === 'WEFT_HTTP2_STREAM_RESET';
-      up.reset(isOwn && crossesHops(code) && code !== ErrorCode.refusedStream ? code : ErrorCode.cancel);
+      up.reset(isOwn && crossesHops(code) ? code : ErrorCode.cancel);
     }
     if (this.state !== refused && !(this.#responseEnded && this.#down.endSent)) {
       this.status = 0;

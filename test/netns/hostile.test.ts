@@ -109,7 +109,6 @@ describe('a permissive workload with a policy of requests, among hostile peers',
     const notHttp: readonly (readonly [string, string])[] = [
       ['garbage', '\x00\x01\x02\xff\xfe garbage that is nothing\r\n\r\n'],
       ['a TLS hello', '\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00'],
-      ['an HTTP/2 preface', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
     ];
     for (const [what, bytes] of notHttp) {
       it(`${what}: cut, and nothing of it reaches the application`, async () => {
@@ -127,6 +126,15 @@ describe('a permissive workload with a policy of requests, among hostile peers',
         assert.equal(line.security, 'plaintext');
       });
     }
+
+    it('garbage after an HTTP/2 preface: ended and counted, and nothing of it reaches the application', async () => {
+      const watch = await CounterWatch.start(mesh.agentB);
+      application.text = '';
+      using connection = dial(RECORDER_PORT).send(`PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${'smuggled '.repeat(20)}`);
+      assert.notEqual(await connection.ended(), 'open');
+      assert.equal(application.text.includes('smuggled'), false);
+      await watch.reached(malformedCounter('http2'));
+    });
 
     const badHttp: readonly (readonly [string, string, number, string])[] = [
       ['a control character in a field', 'GET /public/x HTTP/1.1\r\nHost: far\r\nX: a\x01b\r\n\r\n', 400, 'control-character'],

@@ -30,7 +30,7 @@ test('weft alone shows its help as a mistake', async () => {
   assert.match(errors, /^Usage: weft /);
 });
 
-for (const command of ['agent', 'run', 'status', 'doctor', 'uninstall']) {
+for (const command of ['agent', 'run', 'status', 'policy', 'doctor', 'uninstall']) {
   test(`weft ${command} --help has examples`, async () => {
     const { code, output, errors } = await weft(command, '--help');
     assert.equal(code, 0);
@@ -52,6 +52,8 @@ const MISTAKES: readonly (readonly [args: readonly string[], message: RegExp, ne
   [['run', '--namespace', 'a', '--service-account', '../b', '--', 'true'], /--service-account cannot be/, /lower-case/],
   [['run', '--namespace', 'a', '--service-account', 'b', '--name', 'x/y', '--', 'true'], /--name cannot be/, /lower-case/],
   [['status', 'everything'], /everything/, /weft status --help/],
+  [['policy', 'lint'], /missing required argument 'file'/, /weft policy lint --help/],
+  [['policy', 'bless'], /unknown command 'bless'/, /weft policy --help/],
 ];
 
 for (const [args, message, nextStep] of MISTAKES) {

@@ -3,6 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { AdminServer, type AdminSource } from '../../../src/agent/admin-server.ts';
+import { createLog } from '../../../src/agent/log.ts';
+import { AdminClient } from '../../../src/cli/admin-client.ts';
 import { runCli } from '../../../src/cli/program.ts';
 import { loadPolicies } from '../../../src/cli/policy/policy-files.ts';
 import { DEFAULT_MESH_NAMES, meshOf } from '../../../src/cli/policy/mesh-of-files.ts';
@@ -56,6 +59,16 @@ test('the JSON of weft policy explain has these fields and no others', async () 
     reason: 'matched an ALLOW rule',
     dryRun: [],
   });
+});
+
+test('text output says of every rule whether it matched, and why not', async () => {
+  const { code, output } = await weft('policy', 'explain', '-f', file(READ), '--from', WEB, ...BASE, '--output', 'text', '--method', 'PUT');
+  assert.equal(code, 0);
+  assert.match(
+    output,
+    /^DENY {2}PUT \/ \(host catalog\.shop\) from spiffe:.* to shop\/catalog port 8080\nbecause {2}no ALLOW rule matched\n/,
+  );
+  assert.match(output, /^no match shop\/read rule 0 \(ALLOW\): to\[0\]: the method is "PUT", none of "GET"$/m);
 });
 
 test('what no ALLOW rule matches is denied, naming the policy that asked for more', async () => {
@@ -226,6 +239,18 @@ test('without -f the agent of this host is asked for what it has in force', asyn
   const unknown = await weft(...ask, '--to', 'shop/other');
   assert.equal(unknown.code, 1);
   assert.match(unknown.errors, /^weft: WEFT_CLI_NO_WORKLOAD: there is no workload shop\/other\nnext: /);
+});
+
+test("the agent's admin endpoint hands out the mesh with its policies", async () => {
+  const question = { namespace: 'shop', name: 'catalog', labels: { app: 'catalog' } };
+  const snapshot = meshOf(loadPolicies([file(READ)]).resources, DEFAULT_MESH_NAMES, question);
+  const runDirectory = join(directory, 'run');
+  await using _ = await AdminServer.listen({ snapshot: () => snapshot } as AdminSource, {
+    runDirectory,
+    metrics: null,
+    log: createLog('silent'),
+  });
+  assert.deepEqual(await new AdminClient(runDirectory).get('/v1/snapshot'), JSON.parse(JSON.stringify(snapshot)));
 });
 
 const MISTAKES: readonly (readonly [args: readonly string[], message: RegExp])[] = [

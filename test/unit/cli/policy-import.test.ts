@@ -67,6 +67,12 @@ test('a CiliumNetworkPolicy with http rules becomes an ALLOW policy with the sam
   assert.equal(await ask('--from', UI, ...TO_WEB), 'deny');
 });
 
+test('http rules that ask for nothing allow any request, and nothing that is no request', async () => {
+  const { ask } = await imported(http('{}'));
+  assert.equal(await ask('--from', UI, ...TO_WEB, '--method', 'GET', '--path', '/x'), 'allow');
+  assert.equal(await ask('--from', UI, ...TO_WEB), 'deny');
+});
+
 test('a request that cannot be said is left out with its place, and nothing is allowed for it', async () => {
   const { code, errors, ask } = await imported(http('{path: "/a[0-9]+"}', '{path: "/b.*"}'));
   assert.equal(code, 1);

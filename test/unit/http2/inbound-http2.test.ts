@@ -6,7 +6,7 @@ import { MeshView } from '../../../proxy/mesh-view.ts';
 import { CounterBlock } from '../../../proxy/telemetry/counters.ts';
 import { type ConnectionRecord, Telemetry } from '../../../proxy/telemetry/connection-record.ts';
 import { TrafficMetrics } from '../../../proxy/telemetry/traffic-metrics.ts';
-import { DEFAULT_MESH_SETTINGS, type DeclaredProtocol, type PolicyRule } from '../../../src/model/resources.ts';
+import { DEFAULT_MESH_SETTINGS, type DeclaredProtocol, type JwtRule, type PolicyRule } from '../../../src/model/resources.ts';
 import type { MeshSnapshot, WorkloadEntry } from '../../../src/model/snapshot.ts';
 import { type MemoryStream, memoryStreamPair } from '../../kit/memory-stream.ts';
 import { settle, StreamRecorder } from '../../kit/stream-recorder.ts';
@@ -35,12 +35,16 @@ function rule(paths: readonly string[]): PolicyRule {
 }
 
 /** A mesh with one workload that allows some paths (null: no policy at all), and what its Service says of its port. */
-function viewOf(paths: readonly string[] | null, declared: DeclaredProtocol = 'auto'): MeshView {
+function viewOf(
+  paths: readonly string[] | null,
+  declared: DeclaredProtocol = 'auto',
+  authentications: MeshSnapshot['authentications'] = [],
+): MeshView {
   const snapshot: MeshSnapshot = {
     version: 1,
     trustDomain: 'cluster.local',
     nodeName: 'a',
-    workloads: [paths === null ? { ...WORKLOAD, policies: [] } : WORKLOAD],
+    workloads: [{ ...WORKLOAD, policies: paths === null ? [] : [0], authentications: authentications.map((_, i) => i) }],
     services: [
       {
         name: 'web',
@@ -51,7 +55,7 @@ function viewOf(paths: readonly string[] | null, declared: DeclaredProtocol = 'a
       },
     ],
     policies: [{ name: 'shop/paths', action: 'ALLOW', rules: [rule(paths ?? [])], provider: null, dryRun: false }],
-    authentications: [],
+    authentications,
     settings: DEFAULT_MESH_SETTINGS,
   };
   return new MeshView(snapshot);
@@ -175,6 +179,31 @@ describe('an inbound connection that carries HTTP/2', () => {
     application.arrived[1]?.stream.end();
     await other.done();
     assert.equal(other.body.error, null);
+  });
+
+  it('asks for tokens as soon as a new configuration says so', async () => {
+    const world = arrive(viewOf(null));
+    const application = world.serve();
+    const client = world.connect();
+    const fields = grpc('/a//b', 'authorization', 'Bearer none');
+    assert.equal((await new Response(client.request(fields, true)).done()).field(':status'), '200');
+    assert.ok(application.arrived[0]?.fields.includes('/a//b'));
+    const rule: JwtRule = {
+      issuer: 'https://issuer.example',
+      audiences: [],
+      jwks: '{"keys":[]}',
+      jwksUri: null,
+      fromHeaders: [],
+      fromParams: [],
+      fromCookies: [],
+      forwardOriginalToken: false,
+      outputPayloadToHeader: null,
+      outputClaimToHeaders: [],
+    };
+    const view = viewOf(null, 'auto', [{ name: 'shop/tokens', rules: [rule] }]);
+    world.connection.reconsider(view, view.workload(1) as WorkloadEntry);
+    assert.equal((await new Response(client.request(fields, true)).done()).field('grpc-status'), '16');
+    assert.equal(application.arrived.length, 1);
   });
 
   it('drains', async () => {

@@ -84,6 +84,18 @@ describe('a policy that changes', () => {
     assert.deepEqual(application.arrived, []);
   });
 
+  it('counts alone: the answer to an older question comes too late to refuse', async () => {
+    const { session, request, gate } = startSession();
+    const { promise, resolve } = Promise.withResolvers<GateAnswer>();
+    gate.answer = () => promise;
+    const response = request(get('/'));
+    await settle();
+    gate.answer = () => answerOf(ALLOWED);
+    session.recheck();
+    resolve(answerOf(DENIED));
+    assert.equal((await response.done()).field(':status'), '200');
+  });
+
   it('is asked again for a request that waits for a free stream, which then goes with its new headers or not at all', async () => {
     const { session, request, gate, application } = startSession({ application: { maxConcurrentStreams: 1 } });
     application.onRequest = () => {};

@@ -76,7 +76,10 @@ describe('a malformed request', () => {
       assert.equal(response.resetCode, ErrorCode.protocolError);
       assert.deepEqual(malformed, ['a body other than content-length says']);
       await settle();
-      assert.equal(exchanges[0]?.refusal, 'malformed-message');
+      assert.deepEqual(
+        exchanges.map(({ refusal }) => refusal),
+        ['malformed-message'],
+      );
       assert.ok(application.arrived.every((arrived) => !arrived.body.ended && arrived.body.error !== null));
     }
   });
@@ -330,6 +333,24 @@ describe('a gate that takes its time', () => {
     assert.deepEqual(
       exchanges.map(({ refusal }) => refusal),
       ['downstream-closed', 'downstream-closed'],
+    );
+  });
+
+  it('is given up request by request', async () => {
+    const started = performance.now();
+    const { request, gate, exchanges } = startSession({
+      limits: { authorisationMillis: 60 },
+      session: { timers: new CoarseTimers(10), clock: () => (performance.now() - started) * 1000 },
+    });
+    gate.answer = () => new Promise<GateAnswer>(() => {});
+    const first = request(get('/1'));
+    await delay(40);
+    const second = request(get('/2'));
+    await Promise.all([first.done(), second.done()]);
+    await settle();
+    assert.ok(
+      exchanges.every(({ durationMicros }) => durationMicros >= 60_000),
+      exchanges.map(String).join(),
     );
   });
 

@@ -148,6 +148,25 @@ describe('a request through an HTTP/2 session', () => {
     assert.deepEqual([exchanges[0]?.status, exchanges[0]?.refusal], [413, null]);
   });
 
+  it('may be answered whole while its own end waits for the application to read', async () => {
+    const { request, session, application, exchanges } = startSession({ application: { streamWindow: 1000 } });
+    application.onRequest = ({ stream }) => {
+      stream.pause();
+      setImmediate(() => {
+        stream.respond([':status', '200'], true);
+        stream.finish();
+      });
+    };
+    const response = await request(post('/'), Buffer.alloc(100_000)).done();
+    assert.equal(response.field(':status'), '200');
+    await settle();
+    assert.equal(session.activeStreams, 0);
+    assert.deepEqual(
+      exchanges.map(({ status, refusal }) => [status, refusal]),
+      [[200, null]],
+    );
+  });
+
   it('may go on after its answer has ended', async () => {
     const { client, application } = startSession();
     application.onRequest = ({ stream }) => stream.respond([':status', '200'], true);
@@ -227,12 +246,14 @@ describe('resets', () => {
     application.onRequest = ({ stream }) => stream.reset(ErrorCode.flowControlError);
     assert.equal((await request(get('/')).done()).resetCode, ErrorCode.internalError);
     application.onRequest = () => {};
-    const call = client.request(post('/'));
-    call.attach(new Recorder());
-    await settle();
-    call.reset(ErrorCode.streamClosed);
-    await settle();
-    assert.equal(errorCode(application.arrived[2]), ErrorCode.cancel);
+    for (const code of [ErrorCode.streamClosed, ErrorCode.refusedStream, ErrorCode.noError]) {
+      const call = client.request(post('/'));
+      call.attach(new Recorder());
+      await settle();
+      call.reset(code);
+      await settle();
+      assert.equal(errorCode(application.arrived.at(-1)), ErrorCode.cancel);
+    }
   });
 
   it('of a client whose whole request is there already cancel it at once, also while the application does not read', async () => {
@@ -338,6 +359,17 @@ describe('the end of connections', () => {
     assert.equal(reader.error, null);
     await settle();
     assert.deepEqual(closes, [null]);
+  });
+
+  it('an application that does not close a connection which nobody used is cut', async () => {
+    const { client, applicationEnd, closes } = startSession({ rawApplication: true });
+    const reader = new Recorder(applicationEnd);
+    applicationEnd.resume();
+    await settle();
+    client.destroy();
+    await reader.closed();
+    await settle();
+    assert.equal(closes.length, 1);
   });
 
   it('drain lets open requests finish, and refuses none that was on its way', async () => {

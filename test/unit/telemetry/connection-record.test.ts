@@ -186,6 +186,29 @@ describe('the record of a connection', () => {
     );
   });
 
+  it('says of gRPC what its own status was, and of a refusal what is known beyond its name', async () => {
+    const scene = open();
+    scene.record.protocol('http2');
+    scene.record.exchange(exchange({ grpcStatus: 0 }));
+    scene.record.exchange(
+      exchange({ grpcStatus: null, status: 0, refusal: 'upstream-reset', detail: 'the peer reset stream 1 with CANCEL' }),
+    );
+    scene.record.exchange(exchange({ status: 0, refusal: 'malformed-message', detail: 'two hosts' }));
+    scene.record.malformed('http2');
+    const counters = scene.counters();
+    assert.equal(counters['weft_malformed_total{side="inbound",reason="http2"}'], 1);
+    assert.equal(counters['weft_http_refusals_total{side="inbound",reason="upstream-reset"}'], 1);
+    assert.equal(counters['weft_http_refusals_total{side="inbound",reason="malformed-message"}'], 1);
+    assert.deepEqual(
+      (await scene.lines()).map((line) => [line['protocol'], line['status'], line['grpc_status'], line['error']]),
+      [
+        ['grpc', 200, 0, undefined],
+        ['grpc', null, null, 'upstream-reset: the peer reset stream 1 with CANCEL'],
+        ['http2', null, undefined, 'malformed-message: two hosts'],
+      ],
+    );
+  });
+
   it('counts a refusal once, by its first reason', () => {
     const scene = open({ path: 'plaintext', security: 'plaintext' });
     scene.record.refused('strict-mode');

@@ -28,7 +28,7 @@ type Token = string | 'ANY' | 'SOME' | 'SEGMENT';
 type Sequence = readonly Token[];
 
 const MAX_ALTERNATIVES = 64;
-const MAX_LENGTH = 4096;
+const MAX_LENGTH = 1024;
 const TEMPLATE_LITERAL = /^[a-zA-Z0-9\-._~%!$&'()+,;:@=]*$/;
 
 class Refusal extends Error {}
