@@ -47,24 +47,32 @@ export async function measureThroughput(options: ThroughputOptions): Promise<Sam
 
 /** The length of a turn of peers that are measured alongside each other. */
 const TURN_SECONDS = 2;
-/** As above, for figures that must not have any of it. */
-const LONG_WARM_UP_SECONDS = 4;
+/**
+ * Load on each of them before. What compiles at run time takes its time to settle, and takes longer the more there is to compile: after the
+ * short warm-up the peer with more code would be charged for it.
+ */
+const LONG_WARM_UP_SECONDS = 12;
 
 /**
- * Measures two peers so that their CPU per request can be compared closely: both are up at once, each in a lab of its own, and they take
- * short turns (first, second, second, first), while the other one is idle. In order of rounds.
+ * Measures two peers so that their CPU per request can be compared closely: both are up at once, each in a lab of its own, for the whole
+ * of it, and they take short turns (first, second, second, first), while the other one is idle. Samples are in order of rounds.
  */
 export async function measureAlongside(first: Peer, second: Peer, options: Omit<ThroughputOptions, 'peers' | 'load'>): Promise<Sample[]> {
   const samples: Sample[] = [];
-  for (const connections of options.connections) {
-    for (let round = 0; round < options.rounds; round++) {
-      const sites = [await createSite(options.placement), await createSite(options.placement)] as const;
-      await using _first = sites[0].lab;
-      await using _second = sites[1].lab;
-      const arms = [await startArm(first, sites[0]), await startArm(second, sites[1])] as const;
-      const turns = Math.ceil(options.seconds / TURN_SECONDS);
+  if (options.connections.length === 0) return samples;
+  const firstSite = await createSite(options.placement);
+  await using _first = firstSite.lab;
+  const secondSite = await createSite(options.placement);
+  await using _second = secondSite.lab;
+  const arms = [await startArm(first, firstSite), await startArm(second, secondSite)] as const;
+  const turns = Math.ceil(options.seconds / TURN_SECONDS);
+  const seconds = Math.max(1, Math.round(options.seconds / turns));
+  let swap = false;
+  for (let round = 0; round < options.rounds; round++) {
+    for (const connections of options.connections) {
       for (let turn = 0; turn < turns; turn++) {
-        for (const arm of turn % 2 === 0 ? arms : arms.toReversed()) await takeTurn(arm, connections, options.seconds / turns);
+        for (const arm of swap ? arms.toReversed() : arms) await takeTurn(arm, connections, seconds);
+        swap = !swap;
       }
       for (const arm of arms) {
         const sample = summarizeTurns(arm, connections);
@@ -73,9 +81,10 @@ export async function measureAlongside(first: Peer, second: Peer, options: Omit<
       }
     }
   }
-  return samples;
+  return samples.toSorted((a, b) => a.connections - b.connections || Number(a.name === second.name) - Number(b.name === second.name));
 }
 
+/** A peer that is up, and what its turns since the last summary gave. */
 interface Arm {
   readonly peer: Peer;
   readonly site: Site;
@@ -93,11 +102,15 @@ async function startArm(peer: Peer, site: Site): Promise<Arm> {
 async function takeTurn(arm: Arm, connections: number, seconds: number): Promise<void> {
   const { site, running } = arm;
   const before = running.cpuMicroseconds();
-  arm.loads.push(await runWrk(site.client, site.lab.directory, running.url, connections, Math.max(1, Math.round(seconds))));
+  arm.loads.push(await runWrk(site.client, site.lab.directory, running.url, connections, seconds));
   arm.cpuMicroseconds += running.cpuMicroseconds() - before;
 }
 
-function summarizeTurns({ peer, running, loads, cpuMicroseconds }: Arm, connections: number): Sample {
+/** Ends a round: its turns become one sample. */
+function summarizeTurns(arm: Arm, connections: number): Sample {
+  const { peer, running, cpuMicroseconds } = arm;
+  const loads = arm.loads.splice(0);
+  arm.cpuMicroseconds = 0;
   return {
     name: peer.name,
     connections,
