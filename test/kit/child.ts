@@ -38,7 +38,7 @@ const KEPT_LINES = 2000;
 /** exec() keeps this much of each stream, so that a runaway command cannot exhaust the test's memory. */
 const KEPT_BYTES = 64 * 1024 * 1024;
 const DEFAULT_EXEC_TIMEOUT_MS = 30_000;
-const DEFAULT_LINE_TIMEOUT_MS = 10_000;
+const DEFAULT_LINE_TIMEOUT_MS = 30_000;
 /** After the process is gone, a grandchild may still hold its pipes: wait this long for their end, no more. */
 const PIPE_GRACE_MS = 250;
 

@@ -20,7 +20,7 @@ export interface LabAgentOptions {
   /** More options for `weft agent`. */
   readonly arguments?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** How long it may take to become ready, in milliseconds. Default 15,000. */
+  /** How long it may take to become ready, in milliseconds. Default 40,000. */
   readonly readyTimeoutMs?: number;
 }
 
@@ -61,7 +61,7 @@ export class LabAgent implements AsyncDisposable {
   }
 
   /** @throws LabError WEFT_LAB_AGENT */
-  async waitUntilReady(timeoutMs = 15_000): Promise<void> {
+  async waitUntilReady(timeoutMs = 40_000): Promise<void> {
     let waitingFor = 'its admin socket';
     const failure = async (): Promise<string> => `not ready, waiting for ${waitingFor}${await this.#unenrolled()}`;
     await this.#poll(timeoutMs, failure, async () => {
@@ -77,7 +77,7 @@ export class LabAgent implements AsyncDisposable {
    * Waits until the agent's state is as wanted, asking every few milliseconds. For changes of its configuration.
    * @throws LabError WEFT_LAB_AGENT
    */
-  async waitForState(what: string, wanted: (state: StateAnswer) => boolean, timeoutMs = 10_000): Promise<StateAnswer> {
+  async waitForState(what: string, wanted: (state: StateAnswer) => boolean, timeoutMs = 30_000): Promise<StateAnswer> {
     let state: StateAnswer | null = null;
     await this.#poll(
       timeoutMs,

@@ -205,6 +205,13 @@ function valueMatches(value: string, text: string): boolean {
   return value.endsWith('*') ? text.startsWith(value.slice(0, -1)) : value === text;
 }
 
+test('an anchor inside of an expression is refused: it would match nothing there', () => {
+  for (const expression of ['/(^)', '/a(b|^c)', '/(a$)b', '(/a|/b$)/c', '/(a|^b)?'])
+    assert.equal(regexMeaning(expression, 'path').kind === 'groups', false, expression);
+  for (const expression of ['^/a$', '(^/a$)', '^/a$|^/b$', '/(a|b$)'])
+    assert.equal(regexMeaning(expression, 'path').kind, 'groups', expression);
+});
+
 test('what an expression is said as never matches a text that the expression does not', () => {
   const part = fc.constantFrom(
     '/',

@@ -37,6 +37,8 @@ class Refusal extends Error {}
 class Parser {
   readonly #text: string;
   #at = 0;
+  /** Groups that are open. */
+  #depth = 0;
   literalDot = false;
 
   constructor(text: string) {
@@ -71,10 +73,11 @@ class Parser {
     const character = this.#take();
     switch (character) {
       case '^':
-        if (this.#at > 1 && !'|('.includes(this.#text[this.#at - 2] as string)) throw new Refusal('it has a ^ inside');
+        if (!this.#isOutermost(this.#text[this.#at - 2], this.#text.slice(0, this.#at - 1), /^(?:\((?:\?:)?)*$/))
+          throw new Refusal('it has a ^ inside');
         return [[]];
       case '$':
-        if (this.#at < this.#text.length && !'|)'.includes(this.#text[this.#at] as string)) throw new Refusal('it has a $ inside');
+        if (!this.#isOutermost(this.#text[this.#at], this.#text.slice(this.#at), /^\)*$/)) throw new Refusal('it has a $ inside');
         return [[]];
       case '(':
         return this.#group();
@@ -97,13 +100,23 @@ class Parser {
     }
   }
 
+  /**
+   * True where an anchor says nothing, since the whole text is matched anyway: at an end of the expression or of one of its outermost alternatives,
+   * or with nothing but parentheses between. Within a group that something precedes or follows, it would make the group match nothing.
+   */
+  #isOutermost(neighbour: string | undefined, outside: string, onlyParentheses: RegExp): boolean {
+    return (this.#depth === 0 && (neighbour === undefined || neighbour === '|')) || onlyParentheses.test(outside);
+  }
+
   #group(): Sequence[] {
+    this.#depth++;
     if (this.#text[this.#at] === '?') {
       if (this.#text[this.#at + 1] !== ':') throw new Refusal('it has a (?…) group');
       this.#at += 2;
     }
     const inner = this.#alternatives();
     if (this.#take() !== ')') throw new Refusal('it has a ( without its pair');
+    this.#depth--;
     if (this.#text[this.#at] === '?') {
       this.#at += 1;
       this.#refuseRepeat();
