@@ -1,4 +1,4 @@
-import type { IdentitySource, SvidMaterial, TrustBundle } from '../src/model/data-plane.ts';
+import type { IdentitySource, TrustBundle } from '../src/model/data-plane.ts';
 
 /** Where trust bundles are looked up: all that a verifier needs. */
 export interface BundleSource {
@@ -13,13 +13,4 @@ export interface VersionedIdentitySource extends IdentitySource {
   readonly version: number;
   /** Grows with every change of a bundle. */
   readonly bundleVersion: number;
-}
-
-/**
- * What the main thread posts to a worker: the full state, so that what is absent is dropped there, and a lost message is healed by the next.
- * Structured clone copies it as it is.
- */
-export interface IdentityUpdate {
-  readonly svids: readonly SvidMaterial[];
-  readonly bundles: readonly TrustBundle[];
 }

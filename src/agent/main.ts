@@ -7,7 +7,7 @@ import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
 import { CertificateAuthority } from '../../certs/certificate-authority.ts';
 import { readPrivateFile } from '../../certs/private-file.ts';
 import { SvidManager } from '../../certs/svid-manager.ts';
-import { JwksStore } from '../../proxy/jwt/jwks-store.ts';
+import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
 import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
@@ -133,8 +133,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         identities = wanted;
       },
       publish: async (snapshot) => {
-        const rules = snapshot.authentications.flatMap((authentication) => authentication.rules);
-        jwks.setUris(new Set(rules.flatMap(({ jwksUri }) => jwksUri ?? [])));
+        jwks.setUris(jwksUris(snapshot.authentications));
         await workers.requestAll({ type: 'snapshot', snapshot });
       },
     }),

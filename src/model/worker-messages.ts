@@ -23,7 +23,7 @@ export interface ListenerPorts {
   readonly tunnel: number;
 }
 
-/** SVIDs and bundles, whole: what is not in it is gone. */
+/** SVIDs and bundles, whole: what is not in it is gone, and a lost message is healed by the next. */
 export interface IdentityUpdate {
   readonly svids: readonly SvidMaterial[];
   readonly bundles: readonly TrustBundle[];

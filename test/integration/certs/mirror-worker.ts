@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { parentPort } from 'node:worker_threads';
 import { IdentityMirror } from '../../../certs/identity-mirror.ts';
-import type { IdentityUpdate } from '../../../certs/identity-source.ts';
+import type { IdentityUpdate } from '../../../src/model/worker-messages.ts';
 import { SvidVerifier } from '../../../certs/peer-verifier.ts';
 import { certificatesFromPem } from '../../../certs/pem.ts';
 import { SvidTlsContexts } from '../../../certs/tls-contexts.ts';
