@@ -3,7 +3,7 @@ import type { HeaderChange, Refusal, RequestHead } from '../../src/model/request
 import { HeaderDraft } from '../gate/header-draft.ts';
 import { fieldValueOf, isChangeable } from '../gate/header-fields.ts';
 import { AuthorisationError } from './authorisation-error.ts';
-import { protobufText, type ProtobufField, ProtobufWriter, readProtobuf } from './protobuf.ts';
+import { protobufText, type ProtobufField, ProtobufWriter, readProtobuf } from '../../src/grpc/protobuf.ts';
 
 /** What envoy.service.auth.v3.Authorization/Check is asked and answers, as far as Weft has a use for it. */
 

@@ -1,6 +1,6 @@
 import type { JwtRule } from '../../src/model/resources.ts';
 import type { JwksDocument, JwksUpdate } from '../../src/model/worker-messages.ts';
-import { KeySet } from './key-set.ts';
+import { KeySet } from '../../src/jose/key-set.ts';
 import type { KeySource } from './key-source.ts';
 
 /** How long requests wait for keys that were asked for. */

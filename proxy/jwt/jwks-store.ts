@@ -1,7 +1,7 @@
 import type { RequestAuthenticationEntry } from '../../src/model/snapshot.ts';
 import type { JwksUpdate } from '../../src/model/worker-messages.ts';
-import { JwtError } from './jwt-error.ts';
-import { KeySet } from './key-set.ts';
+import { JwtError } from '../../src/jose/jwt-error.ts';
+import { KeySet } from '../../src/jose/key-set.ts';
 
 /** How old fetched keys get before they are fetched again, with a tenth of jitter. */
 const REFRESH_MS = 5 * 60_000;

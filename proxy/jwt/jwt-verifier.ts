@@ -1,9 +1,9 @@
 import { hash } from 'node:crypto';
-import { type CompactToken, MAX_TOKEN_LENGTH, parseCompactToken } from './compact-token.ts';
+import { type CompactToken, MAX_TOKEN_LENGTH, parseCompactToken } from '../../src/jose/compact-token.ts';
 import type { JwtRuleSet, NamedJwtRule } from './jwt-rule-set.ts';
-import type { KeySet } from './key-set.ts';
+import type { KeySet } from '../../src/jose/key-set.ts';
 import type { KeySource } from './key-source.ts';
-import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm, verifySignature } from './signature-algorithm.ts';
+import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm, verifySignature } from '../../src/jose/signature-algorithm.ts';
 import { TokenCache } from './token-cache.ts';
 import { CLOCK_LEEWAY_SECONDS, identityOf, outputHeaders, type RegisteredClaims, registeredClaims } from './token-claims.ts';
 import type { TokenFailure, TokenFailureReason, TokenVerifier, VerifiedToken } from './token-verifier.ts';

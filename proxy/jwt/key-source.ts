@@ -1,5 +1,5 @@
 import type { JwtRule } from '../../src/model/resources.ts';
-import type { KeySet } from './key-set.ts';
+import type { KeySet } from '../../src/jose/key-set.ts';
 
 /** Where a thread gets the keys of issuers from. */
 export interface KeySource {

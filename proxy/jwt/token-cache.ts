@@ -1,4 +1,4 @@
-import type { KeySet } from './key-set.ts';
+import type { KeySet } from '../../src/jose/key-set.ts';
 import type { VerifiedToken } from './token-verifier.ts';
 
 /** A verified token and what makes it stop being one. */

@@ -1,6 +1,6 @@
 import type { JwtIdentity } from '../../src/model/policy.ts';
 import { fieldValueOf, isFieldValue } from '../gate/header-fields.ts';
-import type { CompactToken } from './compact-token.ts';
+import type { CompactToken } from '../../src/jose/compact-token.ts';
 import type { NamedJwtRule } from './jwt-rule-set.ts';
 
 /** How far the clocks of an issuer and of this node may be apart, in seconds. */

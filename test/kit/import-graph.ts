@@ -14,14 +14,20 @@ export interface Import {
 /** Each room: its folder, and the rooms it may import. The most specific folder decides. */
 const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: readonly string[] }>> = {
   model: { folder: 'src/model/', may: [] },
+  // Tokens and keys as JSON (JWS, JWK), read strictly: for identities and for RequestAuthentication alike.
+  jose: { folder: 'src/jose/', may: ['model'] },
+  // Protobuf messages and gRPC over HTTP/2, both ends.
+  grpc: { folder: 'src/grpc/', may: ['model'] },
+  // The JSON endpoints on root's own unix sockets.
+  admin: { folder: 'src/admin/', may: ['model'] },
   config: { folder: 'src/config/', may: ['model'] },
-  control: { folder: 'src/control/', may: ['model', 'config', 'certs'] },
-  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf'] },
+  control: { folder: 'src/control/', may: ['model', 'config', 'certs', 'grpc', 'admin'] },
+  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin'] },
   // The kernel features for `doctor`, and the pins for `uninstall`.
   cli: { folder: 'src/cli/', may: ['model', 'config', 'bpf'] },
   console: { folder: 'src/console/', may: ['model'] },
-  proxy: { folder: 'proxy/', may: ['model'] },
-  certs: { folder: 'certs/', may: ['model'] },
+  proxy: { folder: 'proxy/', may: ['model', 'jose', 'grpc'] },
+  certs: { folder: 'certs/', may: ['model', 'jose', 'grpc'] },
   bpf: { folder: 'bpf/', may: ['model'] },
   'libbpf-ts': { folder: 'bpf/libbpf-ts/', may: [] },
 };

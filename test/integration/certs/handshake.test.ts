@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { connect, createSecureContext, createServer as createTlsServer, type SecureContext, TLSSocket } from 'node:tls';
 import { Worker } from 'node:worker_threads';
-import { CertificateAuthority } from '../../../certs/certificate-authority.ts';
-import { SvidVerifier } from '../../../certs/peer-verifier.ts';
-import { SvidManager } from '../../../certs/svid-manager.ts';
-import { SvidTlsContexts } from '../../../certs/tls-contexts.ts';
+import { CertificateAuthority } from '../../../certs/authority/certificate-authority.ts';
+import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { SvidManager } from '../../../certs/svid/svid-manager.ts';
+import { SvidTlsContexts } from '../../../certs/svid/tls-contexts.ts';
 import type { IdentityError } from '../../../src/model/identity.ts';
 import { type Forged, forge, forgeRoot } from '../../unit/certs/forge.ts';
 

@@ -1,11 +1,11 @@
 /* oxlint-disable unicorn/require-post-message-target-origin -- that is for windows */
 import { createRequire } from 'node:module';
 import { parentPort } from 'node:worker_threads';
-import { IdentityMirror } from '../../../certs/identity-mirror.ts';
+import { IdentityMirror } from '../../../certs/svid/identity-mirror.ts';
 import type { IdentityUpdate } from '../../../src/model/worker-messages.ts';
-import { SvidVerifier } from '../../../certs/peer-verifier.ts';
-import { certificatesFromPem } from '../../../certs/pem.ts';
-import { SvidTlsContexts } from '../../../certs/tls-contexts.ts';
+import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { certificatesFromPem } from '../../../certs/x509/pem.ts';
+import { SvidTlsContexts } from '../../../certs/svid/tls-contexts.ts';
 
 /** A proxy worker reduced to its identities: asks for one, uses it, says how that went. */
 const SERVER = 'spiffe://example.org/ns/shop/sa/cart';

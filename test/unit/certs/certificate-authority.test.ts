@@ -4,12 +4,12 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { BACKDATE_SECONDS, CertificateAuthority, type IssueRequest } from '../../../certs/certificate-authority.ts';
-import { KEY_USAGE, readCertificateFields } from '../../../certs/certificate-fields.ts';
-import { SvidVerifier } from '../../../certs/peer-verifier.ts';
-import { certificatesFromPem } from '../../../certs/pem.ts';
+import { BACKDATE_SECONDS, CertificateAuthority, type IssueRequest } from '../../../certs/authority/certificate-authority.ts';
+import { KEY_USAGE, readCertificateFields } from '../../../certs/x509/certificate-fields.ts';
+import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { certificatesFromPem } from '../../../certs/x509/pem.ts';
 import { createPrivateFile, readPrivateFile } from '../../../certs/private-file.ts';
-import { createSigningRequest, type SigningRequest } from '../../../certs/signing-request.ts';
+import { createSigningRequest, type SigningRequest } from '../../../certs/x509/signing-request.ts';
 import { bundlesOf, forge, forgeRequest, forgeRoot, IDENTITY, KeyUsageFlags, TRUST_DOMAIN } from './forge.ts';
 
 let home: string;

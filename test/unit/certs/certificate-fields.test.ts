@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { X509Certificate as NodeCertificate } from 'node:crypto';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { type CertificateFields, KEY_USAGE, readCertificateFields } from '../../../certs/certificate-fields.ts';
-import { DerError, DerReader } from '../../../certs/der-reader.ts';
-import { SvidVerifier } from '../../../certs/peer-verifier.ts';
+import { type CertificateFields, KEY_USAGE, readCertificateFields } from '../../../certs/x509/certificate-fields.ts';
+import { DerError, DerReader } from '../../../certs/x509/der-reader.ts';
+import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import {
   bundlesOf,
   ExtendedKeyUsage,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../../../certs/peer-verifier.ts';
+import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
 import {
   bundlesOf,

@@ -3,12 +3,12 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CertificateAuthority } from '../../../certs/certificate-authority.ts';
-import { IdentityMirror } from '../../../certs/identity-mirror.ts';
-import type { SigningRequest } from '../../../certs/signing-request.ts';
-import { createSigningRequest } from '../../../certs/signing-request.ts';
-import { BACKOFF_CAP_MS, SvidManager, type SvidManagerOptions, type SvidRequest } from '../../../certs/svid-manager.ts';
-import { MAX_WAITERS } from '../../../certs/svid-waiters.ts';
+import { CertificateAuthority } from '../../../certs/authority/certificate-authority.ts';
+import { IdentityMirror } from '../../../certs/svid/identity-mirror.ts';
+import type { SigningRequest } from '../../../certs/x509/signing-request.ts';
+import { createSigningRequest } from '../../../certs/x509/signing-request.ts';
+import { BACKOFF_CAP_MS, SvidManager, type SvidManagerOptions, type SvidRequest } from '../../../certs/svid/svid-manager.ts';
+import { MAX_WAITERS } from '../../../certs/svid/svid-waiters.ts';
 import { forgeRoot, IDENTITY, TRUST_DOMAIN } from './forge.ts';
 import { ManualClock, turn } from './manual-clock.ts';
 

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { AuthorisationError } from '../../../proxy/external-authorisation/authorisation-error.ts';
 import { decodeCheckResponse, encodeCheckRequest } from '../../../proxy/external-authorisation/check-messages.ts';
-import { type ProtobufField, ProtobufWriter, readProtobuf } from '../../../proxy/external-authorisation/protobuf.ts';
+import { type ProtobufField, ProtobufWriter, readProtobuf } from '../../../src/grpc/protobuf.ts';
 import { CONNECTION, head } from '../gate/fixtures.ts';
 
 /** A CheckResponse as other people's encoder makes it: bytes in hexadecimal. */

@@ -7,7 +7,7 @@ import { describe, it } from 'node:test';
 import type { ExtensionProvider } from '../../../src/model/resources.ts';
 import type { Authorisation } from '../../../proxy/external-authorisation/external-authorisers.ts';
 import { MeshAuthorisers } from '../../../proxy/external-authorisation/mesh-authorisers.ts';
-import { ProtobufWriter, readProtobuf } from '../../../proxy/external-authorisation/protobuf.ts';
+import { ProtobufWriter, readProtobuf } from '../../../src/grpc/protobuf.ts';
 import { CONNECTION, head, provider } from '../gate/fixtures.ts';
 
 /** A provider's server and the authorisers that ask it. */

@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { JwtRule } from '../../../src/model/resources.ts';
 import { JwtVerifier } from '../../../proxy/jwt/jwt-verifier.ts';
-import { KeySet } from '../../../proxy/jwt/key-set.ts';
+import { KeySet } from '../../../src/jose/key-set.ts';
 import type { KeySource } from '../../../proxy/jwt/key-source.ts';
 import { TokenCache } from '../../../proxy/jwt/token-cache.ts';
 import type { TokenFailureReason, VerifiedToken } from '../../../proxy/jwt/token-verifier.ts';

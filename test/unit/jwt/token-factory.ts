@@ -1,7 +1,7 @@
 import { constants, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import type { JwtRule } from '../../../src/model/resources.ts';
 import { compileJwtRules, type JwtRuleSet } from '../../../proxy/jwt/jwt-rule-set.ts';
-import { KeySet } from '../../../proxy/jwt/key-set.ts';
+import { KeySet } from '../../../src/jose/key-set.ts';
 import type { KeySource } from '../../../proxy/jwt/key-source.ts';
 import { jwtRule } from '../gate/fixtures.ts';
 

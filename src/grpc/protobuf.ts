@@ -1,4 +1,4 @@
-import { AuthorisationError } from './authorisation-error.ts';
+import { AuthorisationError } from '../../proxy/external-authorisation/authorisation-error.ts';
 
 /** Wire types (protobuf encoding, "Message structure"). Groups (3 and 4) are refused. */
 const VARINT = 0;

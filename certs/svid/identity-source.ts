@@ -1,4 +1,4 @@
-import type { IdentitySource, TrustBundle } from '../src/model/data-plane.ts';
+import type { IdentitySource, TrustBundle } from '../../src/model/data-plane.ts';
 
 /** Where trust bundles are looked up: all that a verifier needs. */
 export interface BundleSource {

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { createSecureContext, type SecureContext } from 'node:tls';
-import type { SvidMaterial, TlsContexts } from '../src/model/data-plane.ts';
-import { errorText } from '../src/model/errors.ts';
-import { IdentityError } from '../src/model/identity.ts';
+import type { SvidMaterial, TlsContexts } from '../../src/model/data-plane.ts';
+import { errorText } from '../../src/model/errors.ts';
+import { IdentityError } from '../../src/model/identity.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
 
 /** The suites that ztunnel offers, in its order. */

@@ -16,14 +16,14 @@ import {
   X509Certificate,
   X509CertificateGenerator,
 } from '@peculiar/x509';
-import { errorText } from '../src/model/errors.ts';
-import { checkTrustDomain, parseSpiffeId } from '../src/model/identity.ts';
-import { type CertificateFields, KEY_USAGE, readCertificateFields, sameBytes } from './certificate-fields.ts';
-import { CertsError } from './errors.ts';
-import { isStrongKey } from './peer-verifier.ts';
-import { certificatesFromPem, toPem } from './pem.ts';
-import { createPrivateFile, readPrivateFile } from './private-file.ts';
-import { KEY_ALGORITHM, SIGNING_ALGORITHM } from './signing-request.ts';
+import { errorText } from '../../src/model/errors.ts';
+import { checkTrustDomain, parseSpiffeId } from '../../src/model/identity.ts';
+import { type CertificateFields, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
+import { CertsError } from '../errors.ts';
+import { isStrongKey } from '../svid/peer-verifier.ts';
+import { certificatesFromPem, toPem } from '../x509/pem.ts';
+import { createPrivateFile, readPrivateFile } from '../private-file.ts';
+import { KEY_ALGORITHM, SIGNING_ALGORITHM } from '../x509/signing-request.ts';
 
 export interface LoadOrCreateOptions {
   /** Holds `ca.pem`: the key and the certificate in one file, so that they can never be a mismatched pair. */

@@ -1,10 +1,10 @@
 import { hash, type KeyObject, X509Certificate } from 'node:crypto';
-import type { PeerVerifier } from '../src/model/data-plane.ts';
-import { errorText } from '../src/model/errors.ts';
-import { IdentityError, parseSpiffeId, type SpiffeId } from '../src/model/identity.ts';
-import { type CertificateFields, EXTENDED_KEY_USAGE, KEY_USAGE, readCertificateFields, sameBytes } from './certificate-fields.ts';
+import type { PeerVerifier } from '../../src/model/data-plane.ts';
+import { errorText } from '../../src/model/errors.ts';
+import { IdentityError, parseSpiffeId, type SpiffeId } from '../../src/model/identity.ts';
+import { type CertificateFields, EXTENDED_KEY_USAGE, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
 import type { BundleSource } from './identity-source.ts';
-import { certificatesFromPem } from './pem.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
 
 export interface SvidVerifierOptions {
   /** Milliseconds since the epoch. Default: Date.now. */

@@ -1,16 +1,16 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import type { SvidMaterial, TrustBundle } from '../src/model/data-plane.ts';
-import { errorText } from '../src/model/errors.ts';
-import { checkTrustDomain, IdentityError, parseSpiffeId } from '../src/model/identity.ts';
-import { readCertificateFields } from './certificate-fields.ts';
-import { ChangeNotifier } from './change-notifier.ts';
-import { type Clock, systemClock } from './clock.ts';
-import { CertsError } from './errors.ts';
-import type { IdentityUpdate } from '../src/model/worker-messages.ts';
+import type { SvidMaterial, TrustBundle } from '../../src/model/data-plane.ts';
+import { errorText } from '../../src/model/errors.ts';
+import { checkTrustDomain, IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
+import { readCertificateFields } from '../x509/certificate-fields.ts';
+import { ChangeNotifier } from '../change-notifier.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { CertsError } from '../errors.ts';
+import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
 import { checkRoots, SvidVerifier } from './peer-verifier.ts';
-import { certificatesFromPem } from './pem.ts';
-import { createSigningRequest, type SigningRequest } from './signing-request.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
+import { createSigningRequest, type SigningRequest } from '../x509/signing-request.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 
 /** What the manager asks an authority for. */

@@ -1,7 +1,7 @@
-import type { SvidMaterial, TrustBundle } from '../src/model/data-plane.ts';
-import { ChangeNotifier } from './change-notifier.ts';
-import { type Clock, systemClock } from './clock.ts';
-import type { IdentityUpdate } from '../src/model/worker-messages.ts';
+import type { SvidMaterial, TrustBundle } from '../../src/model/data-plane.ts';
+import { ChangeNotifier } from '../change-notifier.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 

@@ -1,4 +1,4 @@
-import { WeftError } from '../../src/model/errors.ts';
+import { WeftError } from '../model/errors.ts';
 
 /** Raised for key sets, never for a token: those are refused by a TokenFailure. Codes: WEFT_JWT_*. */
 export class JwtError extends WeftError {

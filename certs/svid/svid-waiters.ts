@@ -1,6 +1,6 @@
-import type { SvidMaterial } from '../src/model/data-plane.ts';
-import { IdentityError } from '../src/model/identity.ts';
-import type { Clock } from './clock.ts';
+import type { SvidMaterial } from '../../src/model/data-plane.ts';
+import { IdentityError } from '../../src/model/identity.ts';
+import type { Clock } from '../clock.ts';
 
 /** Connections that may wait for SVIDs at once. A flood beyond it is refused, not queued. */
 export const MAX_WAITERS = 10_000;
