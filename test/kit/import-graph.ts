@@ -37,6 +37,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   '@kubernetes/client-node': ['control'],
   '@peculiar/x509': ['certs'],
   'reflect-metadata': ['certs'],
+  'node-forge': ['certs'],
   'libbpf-ts': ['bpf'],
   yaml: ['config'],
   ajv: ['config'],
