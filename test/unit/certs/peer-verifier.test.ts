@@ -366,13 +366,13 @@ describe('a verified leaf is remembered', () => {
 
   test('only until the bundle of its trust domain changes', async () => {
     const other = await forgeRoot({ subject: 'CN=next root' });
-    let bundle: TrustBundle | null = { trustDomain: TRUST_DOMAIN, roots: root.pem, sequence: 1 };
+    let bundle: TrustBundle | null = { trustDomain: TRUST_DOMAIN, roots: root.pem, revokedKeys: [], sequence: 1 };
     const own = new SvidVerifier({ bundle: () => bundle });
     const leaf = await forge({ issuer: root });
     own.verify([leaf.der]);
-    bundle = { trustDomain: TRUST_DOMAIN, roots: root.pem + other.pem, sequence: 2 };
+    bundle = { trustDomain: TRUST_DOMAIN, roots: root.pem + other.pem, revokedKeys: [], sequence: 2 };
     assert.equal(own.verify([leaf.der]).text, IDENTITY);
-    bundle = { trustDomain: TRUST_DOMAIN, roots: other.pem, sequence: 3 };
+    bundle = { trustDomain: TRUST_DOMAIN, roots: other.pem, revokedKeys: [], sequence: 3 };
     assert.throws(() => own.verify([leaf.der]), refused('CHAIN'));
     bundle = null;
     assert.throws(() => own.verify([leaf.der]), refused('TRUST_DOMAIN'));
