@@ -6,6 +6,7 @@ import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
 import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
 import { readPrivateFile } from '../../certs/private-file.ts';
+import { certifiedKey } from '../../certs/svid/certified-key.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
@@ -21,9 +22,10 @@ import { AdminServer, type AdminSource } from './admin-server.ts';
 import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
+import { IdentityDistribution } from './identity-distribution.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
 import { createLog } from './log.ts';
-import { configurationProblems, kernelEvents, renderMetrics, svidExpiry } from './metrics.ts';
+import { configurationProblems, kernelEvents, bundleSequences, renderMetrics, svidExpiry, svidRequests } from './metrics.ts';
 import { Registry } from './registry.ts';
 import { WorkerPool } from './worker-pool.ts';
 
@@ -53,7 +55,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const svids = started.use(
     new SvidManager({
       ttlSeconds: options.svidTtlSeconds,
-      issuer: async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+      obtain: (wanted, ttl) =>
+        certifiedKey(
+          wanted,
+          ttl,
+          async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+        ),
     }),
   );
   svids.setBundle(options.trustDomain, authority.roots);
@@ -95,7 +102,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         deniedByHeader: options.deniedByHeader,
       }),
       onReady: (index) => {
-        workers.send(index, { type: 'identities', update: svids.snapshot() });
+        distribution.started(index);
         workers.send(index, { type: 'jwks', update: jwks.snapshot() });
         if (hostListens) void rejoin(index);
       },
@@ -103,8 +110,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onNeedJwks: (uri) => void jwks.refresh(uri),
     }),
   );
-  const sendIdentities = (): void => workers.broadcast({ type: 'identities', update: svids.snapshot() });
-  started.defer(svids.onChange(sendIdentities));
+  // Keys that no thread uses any more are wiped.
+  const distribution = started.use(new IdentityDistribution({ source: svids, workers, onAcknowledged: (version) => svids.wipe(version) }));
   started.defer(jwks.onChange((update) => workers.broadcast({ type: 'jwks', update })));
 
   // Mesh: who is in it, and who of them is here.
@@ -125,7 +132,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       hostPorts: () => hostPorts,
       identityReady: async (identity) => {
         await svids.wait(identity, SVID_WAIT_MS);
-        sendIdentities();
+        distribution.sendAll();
       },
       setIdentities: (wanted) => {
         for (const identity of wanted) svids.ensure(identity);
@@ -274,6 +281,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     return renderMetrics(blocks, traffic, [
       kernelEvents(new Map(Object.entries(hooks.counters()))),
       svidExpiry(expiring, Date.now()),
+      ...svidRequests(svids.counters),
+      bundleSequences(svids.bundles()),
       configurationProblems(problems.counts),
     ]);
   }
