@@ -27,7 +27,6 @@ import {
   VALIDATE_JWT_SVID,
   type ValidateJwtSvidRequest,
   type ValidateJwtSvidResponse,
-  WORKLOAD_API_SERVICE,
   type X509BundlesResponse,
   type X509SvidResponse,
 } from './messages.ts';
@@ -115,7 +114,7 @@ export class WorkloadApi implements Disposable {
   }
 
   /** Puts the service on a server, with reflection. */
-  serve(server: GrpcServer<Caller>): void {
+  serve<Peer extends Caller>(server: GrpcServer<Peer>): void {
     server
       .addServerStream(FETCH_X509_SVID, (_, call, send) => this.#stream(call, send, (identity) => this.#x509SvidsOf(identity)))
       .addServerStream(FETCH_X509_BUNDLES, (_, call, send) => this.#stream(call, send, () => this.#allX509Bundles()))
@@ -123,8 +122,7 @@ export class WorkloadApi implements Disposable {
       .add(FETCH_JWT_SVID, (request, call) => this.#unary(call, () => this.#fetchJwtSvid(request, call)))
       .add(VALIDATE_JWT_SVID, (request, call) => this.#unary(call, () => this.#validateJwtSvid(request, call)))
       .addServerStream(FETCH_WIT_SVID, async (_, call) => notImplemented(call))
-      .addServerStream(FETCH_WIT_BUNDLES, async (_, call) => notImplemented(call))
-      .reflect([WORKLOAD_API_SERVICE]);
+      .addServerStream(FETCH_WIT_BUNDLES, async (_, call) => notImplemented(call));
   }
 
   /** Ends every stream with Unavailable; calls from now on are answered the same. */

@@ -120,7 +120,7 @@ export class Registry implements AsyncDisposable {
    * Enrols a cgroup of this host as a workload.
    * @throws AgentError WEFT_AGENT_WORKLOAD_EXISTS, WEFT_AGENT_WORKLOAD
    */
-  async addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer> {
+  async addHostWorkload(request: HostWorkloadRequest): Promise<Omit<HostWorkloadAnswer, 'workloadApiSocket'>> {
     const name = request.name ?? basename(request.cgroup);
     const key = `${request.namespace}/${name}`;
     const known = this.#hostWorkloads.get(request.namespace, name);

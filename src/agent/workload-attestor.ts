@@ -61,7 +61,12 @@ export class WorkloadAttestor {
     if (path === undefined || path.split('/').includes('..') || path.endsWith(' (deleted)')) return [];
     const ids: bigint[] = [];
     const names = path.split('/').filter((name) => name !== '');
-    for (let depth = names.length; depth > 0; depth--) ids.push(cgroupId(join(this.#options.cgroupMount, ...names.slice(0, depth))));
+    try {
+      for (let depth = names.length; depth > 0; depth--) ids.push(cgroupId(join(this.#options.cgroupMount, ...names.slice(0, depth))));
+    } catch {
+      // A mount that does not show them all: what it does not show is not enrolled here.
+      return [];
+    }
     return ids;
   }
 }
