@@ -1,6 +1,5 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import {
   ADMIN_SOCKET_NAME,
@@ -18,6 +17,7 @@ import type { ConnectionInfo } from '../model/worker-messages.ts';
 import { AgentError } from './agent-error.ts';
 import type { Logger } from './log.ts';
 import { METRICS_CONTENT_TYPE } from './metrics.ts';
+import { clearStaleSocket } from './unix-socket.ts';
 
 /** What the admin endpoint shows; the agent implements it. */
 export interface AdminSource {
@@ -71,7 +71,8 @@ export class AdminServer implements AsyncDisposable {
       readonly log: Logger;
     },
   ): Promise<AdminServer> {
-    mkdirSync(options.runDirectory, { recursive: true, mode: 0o700 });
+    // Others may pass to the Workload API's directory below it, and list nothing.
+    mkdirSync(options.runDirectory, { recursive: true, mode: 0o711 });
     const path = join(options.runDirectory, ADMIN_SOCKET_NAME);
     await clearSocket(path);
     const admin = new AdminServer(source, options.log, path);
@@ -171,21 +172,10 @@ function pathOf(request: IncomingMessage): string {
 
 /** Removes the socket of an agent that is no more; one that answers is left alone. */
 async function clearSocket(path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  const alive = await new Promise<boolean>((resolve) => {
-    const probe = connect({ path });
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', () => resolve(false));
+  if (await clearStaleSocket(path)) return;
+  throw new AgentError('WEFT_AGENT_RUNNING', `an agent answers on ${path} already`, {
+    nextStep: 'stop it first, or give this one its own --run-dir, --bpf-dir and --cgroup-root',
   });
-  if (alive) {
-    throw new AgentError('WEFT_AGENT_RUNNING', `an agent answers on ${path} already`, {
-      nextStep: 'stop it first, or give this one its own --run-dir, --bpf-dir and --cgroup-root',
-    });
-  }
-  rmSync(path, { force: true });
 }
 
 async function readBody(request: IncomingMessage): Promise<unknown> {
