@@ -8,7 +8,7 @@ import { errorText } from '../model/errors.ts';
 import { AgentError } from './agent-error.ts';
 import type { LocalPlaces } from './local-places.ts';
 import type { Logger } from './log.ts';
-import { clearStaleSocket } from './unix-socket.ts';
+import { clearStaleSocket } from '../admin/unix-socket.ts';
 import { type AttestedCaller, WorkloadAttestor } from './workload-attestor.ts';
 
 /** Everybody may connect: who they are is attested, and decides what they get. */
