@@ -1,4 +1,4 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import type { SvidMaterial, TrustBundle } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain, IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
@@ -9,6 +9,7 @@ import { CertsError } from '../errors.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
 import { checkRoots, SvidVerifier } from './peer-verifier.ts';
+import { keyObject, shareKey } from './private-key.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 import { createSigningRequest, type SigningRequest } from '../x509/signing-request.ts';
 import { SvidWaiters } from './svid-waiters.ts';
@@ -230,7 +231,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
       });
     }
     // Never reused, not even after removeBundle: a cache may remember the old content under its number.
-    this.#bundles.set(trustDomain, { trustDomain, roots, sequence: ++this.#bundleVersion });
+    this.#bundles.set(trustDomain, { trustDomain, roots, revokedKeys: [], sequence: ++this.#bundleVersion });
     this.#changed();
   }
 
@@ -346,12 +347,17 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
         nextStep: 'check the certificate authority',
       });
     }
-    if (!new X509Certificate(chain[0] as Uint8Array).checkPrivateKey(createPrivateKey(privateKey))) {
+    if (!new X509Certificate(chain[0] as Uint8Array).checkPrivateKey(keyObject(privateKey))) {
       throw new CertsError('WEFT_CERTS_ISSUED_WRONG', `the authority certified another key than that of ${identity}`, {
         nextStep: 'check the certificate authority',
       });
     }
-    return { identity, certificateChain, privateKey, notAfter: Math.min(...chain.map((der) => readCertificateFields(der).notAfter)) };
+    return {
+      identity,
+      certificateChain,
+      privateKey: shareKey(privateKey),
+      notAfter: Math.min(...chain.map((der) => readCertificateFields(der).notAfter)),
+    };
   }
 
   #hold(entry: Entry, svid: SvidMaterial): void {

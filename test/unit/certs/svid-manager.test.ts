@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,6 +9,7 @@ import { IdentityMirror } from '../../../certs/svid/identity-mirror.ts';
 import type { SigningRequest } from '../../../certs/x509/signing-request.ts';
 import { createSigningRequest } from '../../../certs/x509/signing-request.ts';
 import { BACKOFF_CAP_MS, SvidManager, type SvidManagerOptions, type SvidRequest } from '../../../certs/svid/svid-manager.ts';
+import { keyObject } from '../../../certs/svid/private-key.ts';
 import { MAX_WAITERS } from '../../../certs/svid/svid-waiters.ts';
 import { forgeRoot, IDENTITY, TRUST_DOMAIN } from './forge.ts';
 import { ManualClock, turn } from './manual-clock.ts';
@@ -98,7 +100,7 @@ describe('an SVID', () => {
     const svid = await manager.wait(IDENTITY, 5000);
     assert.equal(svid.identity, IDENTITY);
     assert.match(svid.certificateChain, /^-----BEGIN CERTIFICATE-----/);
-    assert.match(svid.privateKey, /^-----BEGIN PRIVATE KEY-----/);
+    assert.equal(new X509Certificate(svid.certificateChain).checkPrivateKey(keyObject(svid.privateKey)), true);
     assert.equal(svid.notAfter, clock.now() + TTL_SECONDS * 1000);
     assert.equal(manager.current(IDENTITY), svid);
   });
@@ -120,7 +122,7 @@ describe('an SVID', () => {
     await clock.advance(1);
     await until(() => manager.counters.renewed === 1);
     const second = manager.current(IDENTITY);
-    assert.notEqual(second?.privateKey, first.privateKey);
+    assert.notDeepEqual(second?.privateKey, first.privateKey);
     assert.equal(second?.notAfter, first.notAfter + (TTL_SECONDS / 2) * 1000);
   });
 
