@@ -1,13 +1,12 @@
 import 'reflect-metadata';
 import { Pkcs10CertificateRequestGenerator, SubjectAlternativeNameExtension } from '@peculiar/x509';
-import { toPem } from './pem.ts';
 
 /** A fresh key with the request to certify it. */
 export interface SigningRequest {
   /** PKCS#10, DER. */
   readonly csr: Uint8Array;
-  /** PKCS#8 PEM. */
-  readonly privateKey: string;
+  /** PKCS#8, DER. Whoever takes it over wipes it. */
+  readonly privateKey: Uint8Array;
 }
 
 /** ECDSA on P-256: what SPIFFE implementations and ztunnel use by default. */
@@ -28,5 +27,5 @@ export async function createSigningRequest(identity: string): Promise<SigningReq
     }),
     crypto.subtle.exportKey('pkcs8', keys.privateKey),
   ]);
-  return { csr: new Uint8Array(request.rawData), privateKey: toPem('PRIVATE KEY', new Uint8Array(pkcs8)) };
+  return { csr: new Uint8Array(request.rawData), privateKey: new Uint8Array(pkcs8) };
 }

@@ -9,6 +9,7 @@ import { KEY_USAGE, readCertificateFields } from '../../../certs/x509/certificat
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { certificatesFromPem } from '../../../certs/x509/pem.ts';
 import { createPrivateFile, readPrivateFile } from '../../../certs/private-file.ts';
+import { keyObject } from '../../../certs/svid/private-key.ts';
 import { createSigningRequest, type SigningRequest } from '../../../certs/x509/signing-request.ts';
 import { bundlesOf, forge, forgeRequest, forgeRoot, IDENTITY, KeyUsageFlags, TRUST_DOMAIN } from './forge.ts';
 
@@ -271,7 +272,7 @@ describe('an issued SVID', () => {
   });
 
   test('has the key of the request', async () => {
-    assert.equal((await issueAndRead()).certificate.checkPrivateKey(createPrivateKey(request.privateKey)), true);
+    assert.equal((await issueAndRead()).certificate.checkPrivateKey(keyObject(request.privateKey)), true);
   });
 
   test('is valid from a little before now to the time asked for', async () => {
