@@ -15,9 +15,9 @@ export interface PublishedBundle {
 
 /** What the endpoint shows its clients: an X.509-SVID (https_spiffe) or a certificate of the web (https_web). */
 export interface EndpointCertificate {
-  /** PEM chain, leaf first, and its key; null while there is none: handshakes then fail. */
-  current(): Pick<SecureContextOptions, 'cert' | 'key'> | null;
-  /** Calls back after `current()` changed. Returns the unsubscribe function. */
+  /** Lends the PEM chain, leaf first, and its key, which may be wiped when `use` returns. False when there is none: handshakes then fail. */
+  lend(use: (pair: Required<Pick<SecureContextOptions, 'cert' | 'key'>>) => void): boolean;
+  /** Calls back after what is lent changed. Returns the unsubscribe function. */
   onChange(listener: () => void): () => void;
 }
 
@@ -131,10 +131,8 @@ export class BundleEndpoint implements AsyncDisposable {
 
 /** Connections that are open keep the certificate that they have seen. */
 function useCertificate(server: Server, certificate: EndpointCertificate, onError: (error: CertsError) => void): void {
-  const current = certificate.current();
-  if (current === null) return;
   try {
-    server.setSecureContext({ ...current, minVersion: 'TLSv1.2', ciphers: SUITES });
+    certificate.lend((pair) => server.setSecureContext({ ...pair, minVersion: 'TLSv1.2', ciphers: SUITES }));
   } catch (error) {
     onError(
       new CertsError('WEFT_CERTS_BUNDLE_CERTIFICATE', `the bundle endpoint cannot use its certificate: ${errorText(error)}`, {

@@ -5,7 +5,7 @@ import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { errorText } from '../../src/model/errors.ts';
 import type { BundleEndpointProfile } from '../../src/model/resources.ts';
 import { CertsError } from '../errors.ts';
-import { peerChain } from '../svid/peer-chain.ts';
+import { peerChain } from '../../src/model/peer-certificates.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { toPem } from '../x509/pem.ts';
 import { MAX_BUNDLE_LENGTH } from './bundle-format.ts';

@@ -1,27 +1,24 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { errorText } from '../../src/model/errors.ts';
-import type { IdentitySource, SvidMaterial } from '../../src/model/data-plane.ts';
+import type { IdentitySource } from '../../src/model/data-plane.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
+import { withPemKey } from '../svid/private-key.ts';
 import type { EndpointCertificate } from './bundle-endpoint.ts';
 
 /** https_spiffe: the SVID of an identity that the source keeps fresh. */
 export function svidCertificate(source: Pick<IdentitySource, 'current' | 'onChange'>, identity: string): EndpointCertificate {
   return {
-    current() {
+    lend(use) {
       const svid = source.current(identity);
-      return svid === null ? null : { cert: svid.certificateChain, key: keyPem(svid.privateKey) };
+      if (svid === null) return false;
+      withPemKey(svid.privateKey, (key) => use({ cert: svid.certificateChain, key }));
+      return true;
     },
     onChange: (listener) => source.onChange(listener),
   };
-}
-
-/** Keys are PKCS#8, as PEM or as DER. */
-function keyPem(key: SvidMaterial['privateKey'] | Uint8Array): string {
-  if (typeof key === 'string') return key;
-  return createPrivateKey({ key: Buffer.from(key), format: 'der', type: 'pkcs8' }).export({ format: 'pem', type: 'pkcs8' }) as string;
 }
 
 /** How often the files are looked at. */
@@ -64,8 +61,9 @@ export class CertificateFiles implements EndpointCertificate, Disposable {
     return new CertificateFiles(options, await readPair(options));
   }
 
-  current(): Pair {
-    return this.#pair;
+  lend(use: (pair: Pair) => void): boolean {
+    use(this.#pair);
+    return true;
   }
 
   onChange(listener: () => void): () => void {

@@ -12,12 +12,13 @@ import { connect as tlsConnect } from 'node:tls';
 import { BundleEndpoint, type EndpointCertificate } from '../../../certs/bundle/bundle-endpoint.ts';
 import { formatBundle } from '../../../certs/bundle/bundle-format.ts';
 import { BundleStore } from '../../../certs/bundle/bundle-store.ts';
-import { CertificateFiles } from '../../../certs/bundle/endpoint-certificate.ts';
+import { CertificateFiles, svidCertificate } from '../../../certs/bundle/endpoint-certificate.ts';
 import { FederationClient, type FederationStatus } from '../../../certs/bundle/federation-client.ts';
 import type { SpiffeBundle } from '../../../certs/bundle/trust-state.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { toPem } from '../../../certs/x509/pem.ts';
 import { isFetchable, refusedHost } from '../../../src/config/fetchable-address.ts';
+import type { SvidMaterial } from '../../../src/model/data-plane.ts';
 import type { BundleEndpointProfile, FederatedTrustDomain } from '../../../src/model/resources.ts';
 import { type Forged, forge, forgeRoot } from '../../unit/certs/forge.ts';
 import { ManualClock } from '../../unit/certs/manual-clock.ts';
@@ -76,8 +77,9 @@ class Shown implements EndpointCertificate {
     this.#pair = forged === null ? null : { cert: [forged, ...intermediates].map(({ pem }) => pem).join(''), key: forged.privateKey };
   }
 
-  current(): { cert: string; key: string } | null {
-    return this.#pair;
+  lend(use: (pair: { cert: string; key: string }) => void): boolean {
+    if (this.#pair !== null) use(this.#pair);
+    return this.#pair !== null;
   }
 
   onChange(listener: () => void): () => void {
@@ -581,6 +583,33 @@ describe('the bundle endpoint', () => {
     await endpoint[Symbol.asyncDispose]();
     for (const socket of sockets) socket.destroy();
     await Promise.all(closed);
+  });
+
+  it('shows the SVID of its identity, and the next one after its renewal', async () => {
+    const certificateOf = async (forged: Forged): Promise<SvidMaterial> => ({
+      identity: ENDPOINT_ID,
+      certificateChain: forged.pem,
+      privateKey: new Uint8Array(await crypto.subtle.exportKey('pkcs8', forged.keys.privateKey)),
+      notAfter: Date.now() + 3600_000,
+    });
+    let current: SvidMaterial | null = null;
+    let changed = (): void => {};
+    const onChange = (listener: () => void): (() => void) => {
+      changed = listener;
+      return () => {};
+    };
+    const certificate = svidCertificate({ current: (identity) => (identity === ENDPOINT_ID ? current : null), onChange }, ENDPOINT_ID);
+    await using endpoint = await publish({ bundle: bundleOf(2n, nextRoot) }, certificate);
+    const parameters = { bundleEndpointUrl: urlOf(endpoint), profile: SPIFFE };
+    await using world = federate({ ...parameters, initialBundle: formatBundle(bundleOf(1n, root, nextRoot)) });
+    assert.match((await world.settled()).lastFailure ?? '', /ENDPOINT/);
+    for (const issuer of [root, nextRoot]) {
+      current = await certificateOf(await svid(issuer));
+      changed();
+      world.client.setRelationships([]);
+      world.client.setRelationships([{ trustDomain: FOREIGN, ...parameters, initialBundle: formatBundle(bundleOf(1n, issuer)) }]);
+      assert.equal((await world.settled()).lastFailure, null);
+    }
   });
 
   it('says where it cannot listen', async () => {
