@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { BundleEndpointSettings } from '../model/bundle-endpoint.ts';
 import { errorText } from '../model/errors.ts';
 import { parseSpiffeId } from '../model/identity.ts';
 import { usageError } from './cli-error.ts';
@@ -12,19 +13,6 @@ export interface BundleEndpointFlags {
   readonly bundleEndpointCert?: string;
   readonly bundleEndpointKey?: string;
   readonly bundleRefreshHint?: string;
-}
-
-/** Where and how the bundle of the own trust domain is published. */
-export interface BundleEndpointSettings {
-  readonly host: string;
-  readonly port: number;
-  readonly path: string;
-  /** `svid`: profile https_spiffe, with an SVID of this identity. `files`: profile https_web, PEM files. */
-  readonly certificate:
-    | { readonly kind: 'svid'; readonly identity: string }
-    | { readonly kind: 'files'; readonly certificateFile: string; readonly keyFile: string };
-  /** Null: as the bundle says. */
-  readonly refreshHintSeconds: number | null;
 }
 
 const LONGEST_REFRESH_HINT_SECONDS = 30 * 24 * 3600;

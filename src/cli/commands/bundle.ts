@@ -98,13 +98,10 @@ interface BundleDocument {
 export function bundleText(info: BundleInfo, format: (typeof FORMATS)[number]): string {
   const { trustDomain, document, sequence, federation } = info;
   if (document === null) {
-    throw new CliError(
-      'WEFT_CLI_NO_BUNDLE',
-      `there is no bundle of ${trustDomain} yet${federation?.error == null ? '' : `: ${federation.error}`}`,
-      {
-        nextStep: 'until there is one, nobody of that trust domain is believed; see `weft bundle list`',
-      },
-    );
+    const why = federation === null || federation.error === null ? '' : `: ${federation.error}`;
+    throw new CliError('WEFT_CLI_NO_BUNDLE', `there is no bundle of ${trustDomain} yet${why}`, {
+      nextStep: 'until there is one, nobody of that trust domain is believed; see `weft bundle list`',
+    });
   }
   if (format === 'spiffe') return `${document}\n`;
   const { keys, spiffe_refresh_hint: refreshHint } = JSON.parse(document) as BundleDocument;

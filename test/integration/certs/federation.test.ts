@@ -11,9 +11,11 @@ import { afterEach, before, beforeEach, describe, it } from 'node:test';
 import { connect as tlsConnect } from 'node:tls';
 import { BundleEndpoint, type EndpointCertificate } from '../../../certs/bundle/bundle-endpoint.ts';
 import { formatBundle } from '../../../certs/bundle/bundle-format.ts';
+import type { RedirectTargets } from '../../../certs/bundle/bundle-fetcher.ts';
 import { BundleStore } from '../../../certs/bundle/bundle-store.ts';
 import { CertificateFiles, svidCertificate } from '../../../certs/bundle/endpoint-certificate.ts';
 import { FederationClient, type FederationStatus } from '../../../certs/bundle/federation-client.ts';
+import { openBundleEndpoint } from '../../../certs/bundle/open-bundle-endpoint.ts';
 import type { SpiffeBundle } from '../../../certs/bundle/trust-state.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { toPem } from '../../../certs/x509/pem.ts';
@@ -109,13 +111,14 @@ interface World {
 
 function federate(
   parameters: Partial<FederatedTrustDomain> & { bundleEndpointUrl: string; profile: BundleEndpointProfile },
+  redirectTargets: RedirectTargets = { refusedHost, isFetchable },
 ): World & AsyncDisposable {
   const clock = new ManualClock();
   const logged: string[] = [];
   const client = new FederationClient({
     store: new BundleStore(join(directory, 'bundles')),
     ownBundle: () => null,
-    redirectTargets: { refusedHost, isFetchable },
+    redirectTargets,
     log: (_, message, fields) => logged.push(`${message} ${JSON.stringify(fields)}`),
     clock,
     random: () => 0.5,
@@ -382,6 +385,26 @@ describe('redirects', () => {
     }
   });
 
+  it('to a name are refused where that resolves to such an address, and followed where it does not', async () => {
+    await using target = await answering((_, response) => response.end(formatBundle(bundleOf(2n, root))), web);
+    await using endpoint = await answering((_, response) => {
+      response.writeHead(302, { location: `https://localhost:${new URL(target.url).port}/` }).end();
+    }, web);
+    const parameters = { bundleEndpointUrl: endpoint.url, profile: webProfile() };
+    const asked: string[] = [];
+    const allows = (verdict: boolean): RedirectTargets => ({
+      refusedHost: () => null,
+      isFetchable: (address) => asked.push(address) > 0 && verdict,
+    });
+    {
+      await using world = federate(parameters, allows(false));
+      assert.match((await world.settled()).lastFailure ?? '', /localhost leads to an address that nothing is fetched from/);
+      assert.ok(asked.includes('127.0.0.1'));
+    }
+    await using world = federate(parameters, allows(true));
+    assert.equal((await world.settled()).bundle?.sequence, 2n);
+  });
+
   it('without end are given up', async () => {
     assert.match((await redirected(() => '/', webProfile(), web)).lastFailure ?? '', /more than 5 redirects/);
   });
@@ -610,6 +633,32 @@ describe('the bundle endpoint', () => {
       world.client.setRelationships([{ trustDomain: FOREIGN, ...parameters, initialBundle: formatBundle(bundleOf(1n, issuer)) }]);
       assert.equal((await world.settled()).lastFailure, null);
     }
+  });
+
+  it('is opened as the operator has configured it, and closes with all it needed', async () => {
+    const ensured: string[] = [];
+    const svids = {
+      ensure: (identity: string) => void ensured.push(identity),
+      forget: (identity: string) => void ensured.splice(ensured.indexOf(identity), 1),
+      current: () => null,
+      onChange: () => () => {},
+    };
+    const settings = { host: '127.0.0.1', port: 0, path: '/', refreshHintSeconds: null };
+    const source = { bundle: () => bundleOf(1n, root) };
+    {
+      await using _ = await openBundleEndpoint({
+        settings: { ...settings, certificate: { kind: 'svid', identity: ENDPOINT_ID } },
+        source,
+        svids,
+        onError: assert.fail,
+      });
+      assert.deepEqual(ensured, [ENDPOINT_ID]);
+    }
+    assert.deepEqual(ensured, []);
+    const missing = { kind: 'files', certificateFile: join(directory, 'none'), keyFile: join(directory, 'none') } as const;
+    await assert.rejects(openBundleEndpoint({ settings: { ...settings, certificate: missing }, source, svids, onError: assert.fail }), {
+      code: 'WEFT_CERTS_BUNDLE_CERTIFICATE',
+    });
   });
 
   it('says where it cannot listen', async () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type BundleEndpointFlags, type BundleEndpointSettings, bundleEndpointSettings } from '../../../src/cli/bundle-endpoint-flags.ts';
+import { type BundleEndpointFlags, bundleEndpointSettings } from '../../../src/cli/bundle-endpoint-flags.ts';
+import type { BundleEndpointSettings } from '../../../src/model/bundle-endpoint.ts';
 import { CliError } from '../../../src/cli/cli-error.ts';
 
 const settings = (flags: BundleEndpointFlags): BundleEndpointSettings | null =>
