@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:https';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
 import { errorText } from '../../src/model/errors.ts';
 import { CertsError } from '../errors.ts';
@@ -56,10 +56,13 @@ const SUITES =
 export class BundleEndpoint implements AsyncDisposable {
   readonly #server: Server;
   readonly #unsubscribe: () => void;
+  /** Also those that have not come as far as TLS, which the server itself does not know how to close. */
+  readonly #sockets: ReadonlySet<Socket>;
 
-  private constructor(server: Server, unsubscribe: () => void) {
+  private constructor(server: Server, unsubscribe: () => void, sockets: ReadonlySet<Socket>) {
     this.#server = server;
     this.#unsubscribe = unsubscribe;
+    this.#sockets = sockets;
   }
 
   /** @throws CertsError WEFT_CERTS_BUNDLE_LISTEN when the address cannot be listened on */
@@ -81,6 +84,11 @@ export class BundleEndpoint implements AsyncDisposable {
       (request, response) => answer(request, response, options),
     );
     server.maxConnections = MAX_CONNECTIONS;
+    const sockets = new Set<Socket>();
+    server.on('connection', (socket: Socket) => {
+      sockets.add(socket);
+      socket.on('close', () => sockets.delete(socket));
+    });
     server.maxRequestsPerSocket = 1;
     server.setTimeout(IDLE_TIMEOUT_MS, (socket) => socket.destroy());
     // Of one client, who hears of it too; what clients do is no error of ours.
@@ -112,7 +120,7 @@ export class BundleEndpoint implements AsyncDisposable {
         }),
       ),
     );
-    return new BundleEndpoint(server, unsubscribe);
+    return new BundleEndpoint(server, unsubscribe, sockets);
   }
 
   get address(): AddressInfo {
@@ -124,7 +132,7 @@ export class BundleEndpoint implements AsyncDisposable {
     const closed = new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
     });
-    this.#server.closeAllConnections();
+    for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
 }

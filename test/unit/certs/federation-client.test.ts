@@ -155,6 +155,18 @@ describe('relationships', () => {
     assert.deepEqual([made.client.bundles(), readdirSync(directory), made.clock.timers], [[], [], 0]);
   });
 
+  it('that fetch while the client stops store nothing any more', async () => {
+    const made = world();
+    const late = Promise.withResolvers<string>();
+    made.answer = late.promise;
+    made.client.setRelationships([relationship('a.example')]);
+    while (made.fetches.length === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    const stopped = made.client[Symbol.asyncDispose]();
+    late.resolve('{"keys":[]}');
+    await stopped;
+    assert.deepEqual([readdirSync(directory), made.clock.timers], [[], 0]);
+  });
+
   it('tell of changes of content alone', async () => {
     await using made = world();
     made.answer = '{"keys":[],"spiffe_sequence":1}';
