@@ -9,7 +9,7 @@ import { CertsError } from '../errors.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
 import { checkRoots, SvidVerifier } from './peer-verifier.ts';
-import { certificatesFromPem } from '../x509/pem.ts';
+import { certificatesFromPem, toPem } from '../x509/pem.ts';
 import { createSigningRequest, type SigningRequest } from '../x509/signing-request.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 
@@ -346,12 +346,21 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
         nextStep: 'check the certificate authority',
       });
     }
-    if (!new X509Certificate(chain[0] as Uint8Array).checkPrivateKey(createPrivateKey(privateKey))) {
+    if (
+      !new X509Certificate(chain[0] as Uint8Array).checkPrivateKey(
+        createPrivateKey({ key: Buffer.from(privateKey), format: 'der', type: 'pkcs8' }),
+      )
+    ) {
       throw new CertsError('WEFT_CERTS_ISSUED_WRONG', `the authority certified another key than that of ${identity}`, {
         nextStep: 'check the certificate authority',
       });
     }
-    return { identity, certificateChain, privateKey, notAfter: Math.min(...chain.map((der) => readCertificateFields(der).notAfter)) };
+    return {
+      identity,
+      certificateChain,
+      privateKey: toPem('PRIVATE KEY', privateKey),
+      notAfter: Math.min(...chain.map((der) => readCertificateFields(der).notAfter)),
+    };
   }
 
   #hold(entry: Entry, svid: SvidMaterial): void {
