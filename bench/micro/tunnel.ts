@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { TunnelClient } from '../../proxy/tunnel/tunnel-client.ts';
 import { CLIENT_ID, connect, SERVER_ID, TunnelHost, TunnelWorld } from '../../test/integration/tunnel/tunnel-world.ts';
+import { pemKey } from '../../test/unit/certs/forge.ts';
 
 const { values: flags } = parseArgs({ options: { json: { type: 'boolean' }, rounds: { type: 'string' } } });
 const rounds = Number(flags.rounds ?? 3);
@@ -101,7 +102,7 @@ async function nodeHttp2(world: TunnelWorld): Promise<Contender> {
   if (svid === null || own === null) throw new Error('no SVID');
   const settings = { initialWindowSize: 4 << 20, maxFrameSize: 1 << 20 };
   const server = http2.createSecureServer({
-    key: svid.privateKey,
+    key: pemKey(svid.privateKey),
     cert: svid.certificateChain,
     ca: world.root.pem,
     requestCert: true,
@@ -119,7 +120,7 @@ async function nodeHttp2(world: TunnelWorld): Promise<Contender> {
   (server as unknown as Server).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const session = http2.connect(`https://127.0.0.1:${(server.address() as AddressInfo).port}`, {
-    key: own.privateKey,
+    key: pemKey(own.privateKey),
     cert: own.certificateChain,
     ca: world.root.pem,
     checkServerIdentity: () => undefined,

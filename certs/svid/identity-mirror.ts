@@ -3,6 +3,7 @@ import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
+import { isWiped } from './private-key.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 
 export interface IdentityMirrorOptions {
@@ -70,7 +71,8 @@ export class IdentityMirror implements VersionedIdentitySource, Disposable {
 
   current(identity: string): SvidMaterial | null {
     const svid = this.#svids.get(identity);
-    return svid !== undefined && this.#clock.now() < svid.notAfter ? svid : null;
+    // A wiped key is never shown, though the main thread wipes one only when this mirror has said that it holds another, or none.
+    return svid !== undefined && this.#clock.now() < svid.notAfter && !isWiped(svid.privateKey) ? svid : null;
   }
 
   wait(identity: string, timeoutMs: number): Promise<SvidMaterial> {

@@ -46,6 +46,7 @@ interface ParsedCertificate {
 interface RootSet {
   readonly sequence: number;
   readonly roots: readonly ParsedCertificate[];
+  readonly revokedKeys: ReadonlySet<string>;
   /** Why roots of the bundle are not among `roots`. */
   readonly rejected: string | null;
 }
@@ -143,7 +144,7 @@ export class SvidVerifier implements PeerVerifier {
           rejected = errorText(error);
         }
       }
-      set = { sequence: bundle.sequence, roots, rejected };
+      set = { sequence: bundle.sequence, roots, revokedKeys: new Set(bundle.revokedKeys), rejected };
       this.#roots.set(trustDomain, set);
     }
     if (set.roots.length === 0) {
@@ -248,6 +249,11 @@ function parse(der: Uint8Array, what: string): ParsedCertificate {
   }
 }
 
+/** The lower-case hexadecimal SHA-256 of a key's SubjectPublicKeyInfo: how trust bundles name revoked CA keys. */
+export function publicKeyDigest(key: KeyObject): string {
+  return hash('sha256', key.export({ type: 'spki', format: 'der' }), 'hex');
+}
+
 /** P-256 and larger NIST curves, Ed25519, RSA from 2048 bits. */
 export function isStrongKey(key: KeyObject): boolean {
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
@@ -305,6 +311,9 @@ function tryIssuer(subject: ParsedCertificate, issuer: ParsedCertificate, what: 
   try {
     checkAuthority(issuer.fields, what);
     checkValidity(issuer.fields, what, search.now);
+    if (search.rootSet.revokedKeys.size > 0 && search.rootSet.revokedKeys.has(publicKeyDigest(issuer.key))) {
+      throw refuse('REVOKED', `the key of ${what} is revoked`, "wait until the peer has an SVID of its trust domain's new authority");
+    }
     if (issuer.fields.pathLength !== null && below > issuer.fields.pathLength) {
       throw refuse('CHAIN', `${what} allows ${issuer.fields.pathLength} intermediates below it, there are ${below}`);
     }

@@ -4,6 +4,7 @@ import type { SvidMaterial, TlsContexts } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { IdentityError } from '../../src/model/identity.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
+import { withPemKey } from './private-key.ts';
 
 /** The suites that ztunnel offers, in its order. */
 export const TLS_SUITES = 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256';
@@ -68,18 +69,20 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
   #create(svid: SvidMaterial): SecureContext {
     const roots = this.#source.bundles().map((bundle) => bundle.roots);
     try {
-      return createSecureContext({
-        key: svid.privateKey,
-        cert: svid.certificateChain,
-        // The union over all trust domains, for the TLS layer only: the PeerVerifier goes by the peer's own trust domain. Never left out,
-        // because then Node would put the web's authorities there.
-        ca: roots,
-        minVersion: 'TLSv1.3',
-        maxVersion: 'TLSv1.3',
-        ciphers: TLS_SUITES,
-        // OpenSSL refuses to resume a session with a client certificate without this name, and under another one.
-        sessionIdContext: createHash('sha256').update(svid.identity).digest('hex').slice(0, 32),
-      });
+      return withPemKey(svid.privateKey, (key) =>
+        createSecureContext({
+          key,
+          cert: svid.certificateChain,
+          // The union over all trust domains, for the TLS layer only: the PeerVerifier goes by the peer's own trust domain. Never left
+          // out, because then Node would put the web's authorities there.
+          ca: roots,
+          minVersion: 'TLSv1.3',
+          maxVersion: 'TLSv1.3',
+          ciphers: TLS_SUITES,
+          // OpenSSL refuses to resume a session with a client certificate without this name, and under another one.
+          sessionIdContext: createHash('sha256').update(svid.identity).digest('hex').slice(0, 32),
+        }),
+      );
     } catch (error) {
       throw new IdentityError('WEFT_IDENTITY_TLS_CONTEXT', `cannot use the SVID of ${svid.identity} for TLS: ${errorText(error)}`, {
         nextStep: 'look at what the certificate authority issued',

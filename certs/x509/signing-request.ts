@@ -8,7 +8,7 @@ import { type SigningKey, signingKeyInProcess } from './signing-key.ts';
 export interface SigningRequest {
   /** PKCS#10, DER. */
   readonly csr: Uint8Array;
-  /** PKCS#8, DER. */
+  /** PKCS#8, DER. Whoever takes it over wipes it. */
   readonly privateKey: Uint8Array;
 }
 

@@ -43,8 +43,11 @@ export interface SvidMaterial {
   readonly identity: string;
   /** PEM, leaf first, then intermediates. */
   readonly certificateChain: string;
-  /** PKCS#8 PEM. Stays in memory. */
-  readonly privateKey: string;
+  /**
+   * PKCS#8 DER, in memory that all threads share: one copy, which is overwritten with zeros once the SVID is replaced or forgotten and
+   * every thread knows. Whoever needs it longer than one turn of the event loop looks the SVID up again.
+   */
+  readonly privateKey: Uint8Array;
   /** Milliseconds since the epoch. */
   readonly notAfter: number;
 }
@@ -54,6 +57,11 @@ export interface TrustBundle {
   readonly trustDomain: string;
   /** PEM roots, concatenated. */
   readonly roots: string;
+  /**
+   * CA keys through which no chain is valid any more, roots and intermediates: the lower-case hexadecimal SHA-256 of each one's
+   * SubjectPublicKeyInfo.
+   */
+  readonly revokedKeys: readonly string[];
   /** Grows with each change; part of every TLS session cache key. */
   readonly sequence: number;
 }

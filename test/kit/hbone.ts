@@ -5,9 +5,8 @@ import tls from 'node:tls';
 import type { ConnectionOptions, TLSSocket } from 'node:tls';
 import { Authority } from '../../certs/authority/authority.ts';
 import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
-import { toPem } from '../../certs/x509/pem.ts';
 import { createSigningRequest } from '../../certs/x509/signing-request.ts';
-import { type Forged, type ForgeOptions, forge } from '../unit/certs/forge.ts';
+import { type Forged, type ForgeOptions, forge, pemKey } from '../unit/certs/forge.ts';
 import { Conversation } from './conversation.ts';
 import type { Lab } from './lab/index.ts';
 import type { PodNetwork } from './pod-network.ts';
@@ -67,7 +66,7 @@ export class LabAuthority {
     const identity = `spiffe://${TRUST_DOMAIN}/ns/${namespace}/sa/${serviceAccount}`;
     const { csr, privateKey } = await createSigningRequest(identity);
     const { certificateChain } = await this.#authority.issue(csr, { identity, ttlSeconds: 3600 });
-    return { cert: certificateChain, key: toPem('PRIVATE KEY', privateKey), ca: this.roots };
+    return { cert: certificateChain, key: pemKey(privateKey), ca: this.roots };
   }
 
   /** A certificate to order, signed by this authority unless the options name another issuer (null: self-signed). */

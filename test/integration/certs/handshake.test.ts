@@ -10,10 +10,11 @@ import { Worker } from 'node:worker_threads';
 import { createMaterial } from '../../../certs/authority/authority-material.ts';
 import { CertificateAuthority } from '../../../certs/authority/certificate-authority.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { certifiedKey } from '../../../certs/svid/certified-key.ts';
 import { SvidManager } from '../../../certs/svid/svid-manager.ts';
 import { SvidTlsContexts } from '../../../certs/svid/tls-contexts.ts';
 import type { IdentityError } from '../../../src/model/identity.ts';
-import { type Forged, forge, forgeRoot } from '../../unit/certs/forge.ts';
+import { type Forged, forge, forgeRoot, pemKey } from '../../unit/certs/forge.ts';
 
 const SERVER = 'spiffe://example.org/ns/shop/sa/cart';
 const CLIENT = 'spiffe://example.org/ns/shop/sa/web';
@@ -33,7 +34,12 @@ before(async () => {
   testRoot = await forgeRoot({ subject: 'CN=test root of example.org' });
   foreignRoot = await forgeRoot({ subject: 'CN=foreign', uris: ['spiffe://foreign.example'] });
   manager = new SvidManager({
-    issuer: async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+    obtain: (wanted, ttl) =>
+      certifiedKey(
+        wanted,
+        ttl,
+        async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+      ),
   });
   manager.setBundle('example.org', authority.roots + testRoot.pem);
   manager.setBundle('foreign.example', foreignRoot.pem);
@@ -162,7 +168,13 @@ describe('a TLS handshake', () => {
 
   test("passes OpenSSL's own check of the chain on both sides, as with a peer that is not Weft", async () => {
     const svid = await manager.wait(SERVER, 5000);
-    const options = { key: svid.privateKey, cert: svid.certificateChain, ca: authority.roots, requestCert: true, rejectUnauthorized: true };
+    const options = {
+      key: pemKey(svid.privateKey),
+      cert: svid.certificateChain,
+      ca: authority.roots,
+      requestCert: true,
+      rejectUnauthorized: true,
+    };
     const server = createTlsServer(options, (socket) => socket.end(String(socket.authorized)));
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');

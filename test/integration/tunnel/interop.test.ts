@@ -12,6 +12,7 @@ import { SocketByteStream } from '../../../proxy/socket-stream.ts';
 import type { ByteStream } from '../../../src/model/byte-stream.ts';
 import { Recorder } from '../../unit/tunnel/recorder.ts';
 import { CLIENT_ID, connect, echo, SERVER_ID, TunnelHost, TunnelWorld } from './tunnel-world.ts';
+import { pemKey } from '../../unit/certs/forge.ts';
 
 const run = promisify(execFile);
 
@@ -25,7 +26,7 @@ describe('the tunnel and node:http2', () => {
   function material(identity: string): { key: string; cert: string; ca: string } {
     const svid = world.mirror.current(identity);
     assert.ok(svid !== null);
-    return { key: svid.privateKey, cert: svid.certificateChain, ca: world.root.pem };
+    return { key: pemKey(svid.privateKey), cert: svid.certificateChain, ca: world.root.pem };
   }
 
   it('a node:http2 client is served: CONNECT, echo of 5 MiB, half-close, refusal, PING', async () => {

@@ -11,7 +11,7 @@ import type { TunnelConnect, TunnelRefused, TunnelResponder, TunnelServerLimits 
 import { TunnelClient } from '../../../proxy/tunnel/tunnel-client.ts';
 import type { TunnelClientOptions } from '../../../proxy/tunnel/tunnel-client.ts';
 import type { Dialer, DialRequest, SvidMaterial } from '../../../src/model/data-plane.ts';
-import { type ForgeOptions, type Forged, forge, forgeRoot } from '../../unit/certs/forge.ts';
+import { type ForgeOptions, type Forged, forge, forgeRoot, keyBytes } from '../../unit/certs/forge.ts';
 
 export const CLIENT_ID = 'spiffe://example.org/ns/shop/sa/web';
 export const SERVER_ID = 'spiffe://example.org/ns/shop/sa/cart';
@@ -40,9 +40,12 @@ export class TunnelWorld implements Disposable {
   /** Issues, or rotates, the SVID of an identity. */
   async issue(identity: string): Promise<void> {
     const leaf = await forge({ issuer: this.root, uris: [identity] });
-    const svid = { identity, certificateChain: leaf.pem, privateKey: leaf.privateKey, notAfter: Date.now() + 3_600_000 };
+    const svid = { identity, certificateChain: leaf.pem, privateKey: keyBytes(leaf.privateKey), notAfter: Date.now() + 3_600_000 };
     this.#svids = [...this.#svids.filter((other) => other.identity !== identity), svid];
-    this.mirror.apply({ svids: this.#svids, bundles: [{ trustDomain: 'example.org', roots: this.root.pem, sequence: 1 }] });
+    this.mirror.apply({
+      svids: this.#svids,
+      bundles: [{ trustDomain: 'example.org', roots: this.root.pem, revokedKeys: [], sequence: 1 }],
+    });
   }
 
   context(identity: string): SecureContext {

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import type { webcrypto } from 'node:crypto';
+import { createPrivateKey, type webcrypto } from 'node:crypto';
 import {
   BasicConstraintsExtension,
   ExtendedKeyUsage,
@@ -13,6 +13,7 @@ import {
   X509Certificate,
   X509CertificateGenerator,
 } from '@peculiar/x509';
+import { keyObject, shareKey } from '../../../certs/svid/private-key.ts';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
 
 /** Passed on, because whoever imports @peculiar/x509 must import reflect-metadata before it. */
@@ -98,6 +99,16 @@ export async function forge(options: ForgeOptions = {}): Promise<Forged> {
   };
 }
 
+/** The bytes (PKCS#8, DER) of a key in PEM, in shared memory as an SVID has them. */
+export function keyBytes(pemText: string): Uint8Array {
+  return shareKey(createPrivateKey(pemText).export({ type: 'pkcs8', format: 'der' }));
+}
+
+/** The PEM of an SVID's key, for those who take nothing else. */
+export function pemKey(der: Uint8Array): string {
+  return keyObject(der).export({ type: 'pkcs8', format: 'pem' }).toString();
+}
+
 /** A root, valid unless told otherwise. */
 export function forgeRoot(options: ForgeOptions = {}): Promise<Forged> {
   return forge({ subject: 'CN=test root', uris: [`spiffe://${TRUST_DOMAIN}`], ca: true, ...options });
@@ -118,7 +129,7 @@ export function bundlesOf(roots: Readonly<Record<string, string>>): { bundle(tru
   return {
     bundle: (trustDomain) => {
       const pem = roots[trustDomain];
-      return pem === undefined ? null : { trustDomain, roots: pem, sequence: 1 };
+      return pem === undefined ? null : { trustDomain, roots: pem, revokedKeys: [], sequence: 1 };
     },
   };
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
 import { before, describe, test } from 'node:test';
-import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { MAX_CHAIN_CERTIFICATES, publicKeyDigest, SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
 import {
   bundlesOf,
@@ -77,6 +78,18 @@ describe('an X.509-SVID is accepted', () => {
     assert.equal(await verifyLeaf({ uris: [id] }), id);
   });
 
+  test('of a trust domain of exactly 255 bytes, or one that looks like an IPv4 address', async () => {
+    for (const trustDomain of ['a'.repeat(255), '10.0.0.1']) {
+      const own = await forgeRoot({ uris: [`spiffe://${trustDomain}`] });
+      const leaf = await forge({ issuer: own, uris: [`spiffe://${trustDomain}/ns/shop/sa/cart`] });
+      assert.equal(new SvidVerifier(bundlesOf({ [trustDomain]: own.pem })).verify([leaf.der]).trustDomain, trustDomain);
+    }
+  });
+
+  test('with path segments that begin with dots and are more than one or two of them', async () => {
+    assert.equal(await verifyLeaf({ uris: ['spiffe://example.org/.../.well-known'] }), 'spiffe://example.org/.../.well-known');
+  });
+
   test('through intermediates that the peer sent, in any order', async () => {
     const upper = await forge({ issuer: root, subject: 'CN=upper', uris: [], ca: true });
     const lower = await forge({ issuer: upper, subject: 'CN=lower', uris: [], ca: true });
@@ -136,6 +149,18 @@ describe('a peer is refused', () => {
     await assert.rejects(verifyLeaf({ uris: [], extra: [san] }), refused('SAN', /printable/));
   });
 
+  for (const [what, character] of [
+    ['a line feed', '\n'],
+    ['an escape character', '\x1b'],
+    ['a delete character', '\x7f'],
+    ['a space', ' '],
+  ] as const) {
+    test(`with ${what} in its URI`, async () => {
+      const san = rawUriSan(Buffer.from(`spiffe://example.org/ns/shop/sa/cart${character}`));
+      await assert.rejects(verifyLeaf({ uris: [], extra: [san] }), refused('SAN', /printable/));
+    });
+  }
+
   test('with bytes beyond ASCII in its URI', async () => {
     await assert.rejects(verifyLeaf({ uris: [], extra: [rawUriSan(Buffer.from('spiffe://example.org/é'))] }), refused('SAN', /printable/));
   });
@@ -149,6 +174,14 @@ describe('a peer is refused', () => {
     ['with an empty segment', 'spiffe://example.org//ns/shop/sa/cart'],
     ['with a trailing slash', 'spiffe://example.org/ns/shop/sa/cart/'],
     ['with a percent escape', 'spiffe://example.org/ns/shop/sa/c%61rt'],
+    ['with a percent escape in its trust domain', 'spiffe://ex%61mple.org/ns/shop/sa/cart'],
+    ['with a segment of one dot', 'spiffe://example.org/ns/./sa/cart'],
+    ['with a segment of two dots', 'spiffe://example.org/ns/shop/../admin'],
+    ['with a user', 'spiffe://root@example.org/ns/shop/sa/cart'],
+    ['with a fragment', 'spiffe://example.org/ns/shop/sa/cart#x'],
+    ['with an IPv6 address as trust domain', 'spiffe://[::1]/ns/shop/sa/cart'],
+    ['without a trust domain', 'spiffe:///ns/shop/sa/cart'],
+    ['with a trust domain of 256 bytes', `spiffe://${'a'.repeat(256)}/ns/shop/sa/cart`],
     ['without a path', 'spiffe://example.org'],
     ['with only a slash as path', 'spiffe://example.org/'],
     ['longer than 2048 bytes', `spiffe://example.org/${'a'.repeat(2028)}`],
@@ -340,6 +373,59 @@ describe('a peer is refused', () => {
   });
 });
 
+describe('a chain through a revoked CA key', () => {
+  const digest = (one: Forged): string => publicKeyDigest(new X509Certificate(one.der).publicKey);
+  const bundle = (revokedKeys: readonly string[], sequence = 1): TrustBundle => ({
+    trustDomain: TRUST_DOMAIN,
+    roots: root.pem,
+    revokedKeys,
+    sequence,
+  });
+
+  test('is refused when it is the key of the root, though the bundle still has that', async () => {
+    const leaf = await forge({ issuer: root });
+    const own = new SvidVerifier({ bundle: () => bundle([digest(root)]) });
+    assert.throws(() => own.verify([leaf.der]), refused('REVOKED', /the root/));
+  });
+
+  test('is refused when it is the key of an intermediate, under whatever name', async () => {
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    const renamed = await forge({ issuer: root, subject: 'CN=renamed', uris: [], ca: true, keys: signer.keys });
+    const own = new SvidVerifier({ bundle: () => bundle([digest(signer)]) });
+    for (const issuer of [signer, renamed]) {
+      const leaf = await forge({ issuer });
+      assert.throws(() => own.verify([leaf.der, issuer.der]), refused('REVOKED', /an intermediate/));
+    }
+  });
+
+  test('is passed by, when there is another path', async () => {
+    const cross = await forgeRoot({ subject: 'CN=cross root', uris: [] });
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    const byCross = await forge({ issuer: cross, subject: 'CN=signer', uris: [], ca: true, keys: signer.keys });
+    const leaf = await forge({ issuer: signer });
+    const own = new SvidVerifier({ bundle: () => ({ ...bundle([digest(root)]), roots: root.pem + cross.pem }) });
+    assert.throws(() => own.verify([leaf.der, signer.der]), refused('REVOKED'));
+    assert.equal(own.verify([leaf.der, signer.der, byCross.der]).text, IDENTITY);
+  });
+
+  test('is refused from then on, though the leaf was remembered', async () => {
+    let now = bundle([]);
+    const own = new SvidVerifier({ bundle: () => now });
+    const leaf = await forge({ issuer: root });
+    assert.equal(own.verify([leaf.der]).text, IDENTITY);
+    now = bundle([digest(root)], 2);
+    assert.throws(() => own.verify([leaf.der]), refused('REVOKED'));
+  });
+
+  test('of another trust domain is none of ours', async () => {
+    const leaf = await forge({ issuer: root });
+    const own = new SvidVerifier({
+      bundle: (trustDomain) => (trustDomain === TRUST_DOMAIN ? bundle([]) : { ...bundle([digest(root)]), trustDomain }),
+    });
+    assert.equal(own.verify([leaf.der]).text, IDENTITY);
+  });
+});
+
 describe('a verified leaf is remembered', () => {
   test('so that a resumed session, which shows the leaf alone, is verified without its intermediates', async () => {
     const own = new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem }));
@@ -366,13 +452,13 @@ describe('a verified leaf is remembered', () => {
 
   test('only until the bundle of its trust domain changes', async () => {
     const other = await forgeRoot({ subject: 'CN=next root' });
-    let bundle: TrustBundle | null = { trustDomain: TRUST_DOMAIN, roots: root.pem, sequence: 1 };
+    let bundle: TrustBundle | null = { trustDomain: TRUST_DOMAIN, roots: root.pem, revokedKeys: [], sequence: 1 };
     const own = new SvidVerifier({ bundle: () => bundle });
     const leaf = await forge({ issuer: root });
     own.verify([leaf.der]);
-    bundle = { trustDomain: TRUST_DOMAIN, roots: root.pem + other.pem, sequence: 2 };
+    bundle = { trustDomain: TRUST_DOMAIN, roots: root.pem + other.pem, revokedKeys: [], sequence: 2 };
     assert.equal(own.verify([leaf.der]).text, IDENTITY);
-    bundle = { trustDomain: TRUST_DOMAIN, roots: other.pem, sequence: 3 };
+    bundle = { trustDomain: TRUST_DOMAIN, roots: other.pem, revokedKeys: [], sequence: 3 };
     assert.throws(() => own.verify([leaf.der]), refused('CHAIN'));
     bundle = null;
     assert.throws(() => own.verify([leaf.der]), refused('TRUST_DOMAIN'));

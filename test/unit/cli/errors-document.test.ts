@@ -10,8 +10,8 @@ const EXTENSIONS = /\.ts$|\/weft$/;
 const CODE = /['"`](WEFT_[A-Z0-9]+_[A-Z0-9_]*[A-Z0-9])['"`]/g;
 /** The launcher is a shell script, and the last resort is within a text. */
 const CODE_IN_TEXT = /weft: (WEFT_[A-Z0-9]+_[A-Z0-9_]*[A-Z0-9]):/g;
-/** certs/peer-verifier.ts makes its codes: refuse('SAN', …) is WEFT_IDENTITY_PEER_SAN. */
-const PEER_VERIFIER = 'certs/peer-verifier.ts';
+/** certs/svid/peer-verifier.ts makes its codes: refuse('SAN', …) is WEFT_IDENTITY_PEER_SAN. */
+const PEER_VERIFIER = 'certs/svid/peer-verifier.ts';
 const PEER_REASON = /\brefuse\(\s*'([A-Z_]+)'/g;
 
 function sources(): Map<string, string> {
