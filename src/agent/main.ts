@@ -4,12 +4,11 @@ import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
-import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
-import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
+import { Authority } from '../../certs/authority/authority.ts';
 import { readPrivateFile } from '../../certs/private-file.ts';
 import { certifiedKey } from '../../certs/svid/certified-key.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
-import { certificatesFromPem } from '../../certs/x509/pem.ts';
+import { certificatesToPem } from '../../certs/x509/pem.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
@@ -54,7 +53,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let draining = false;
 
   // Identity: a CA, and SVIDs for who runs here.
-  const authority = await openAuthority(options);
+  const authority = started.use(await openAuthority(options));
   const svids = started.use(
     new SvidManager({
       ttlSeconds: options.svidTtlSeconds,
@@ -66,7 +65,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         ),
     }),
   );
-  svids.setBundle(options.trustDomain, authority.roots);
+  const setBundle = (): void => svids.setBundle(options.trustDomain, certificatesToPem(authority.trust().bundle.x509Authorities));
+  started.defer(authority.onChange(setBundle));
+  setBundle();
 
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
@@ -196,7 +197,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     started.use(
       await startWorkloadApi({
         path: options.workloadApiSocket,
-        source: workloadApiSource({ svids, provider: authorityProvider(authority, options.trustDomain), changes: [svids, registry] }),
+        source: workloadApiSource({ svids, provider: authorityProvider(authority), changes: [svids, registry] }),
         registry,
         cgroupMount: findCgroup2() ?? cgroupRoot,
         log,
@@ -336,29 +337,22 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
 const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
 
-async function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
-  const { certificateAuthority: given, trustDomain } = options;
-  if (given.kind === 'directory') return CertificateAuthority.loadOrCreate({ directory: given.directory, trustDomain });
+async function openAuthority(options: AgentOptions): Promise<Authority> {
+  const { certificateAuthority: given, trustDomain, nodeName } = options;
+  if (given.kind === 'directory') return Authority.open({ directory: given.directory, trustDomain, nodeName });
   const key = await readPrivateFile(given.keyFile);
   if (key === null) {
     throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });
   }
-  return CertificateAuthority.fromPem({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain });
+  return Authority.given({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain, nodeName });
 }
 
-/** The part of an identity provider that the authority of this process has: it signs no JWT-SVIDs. */
-function authorityProvider(authority: CertificateAuthority, trustDomain: string): WorkloadApiParts['provider'] {
-  const bundle: SpiffeBundle = {
-    trustDomain,
-    x509Authorities: certificatesFromPem(authority.roots),
-    jwtAuthorities: [],
-    sequence: 1n,
-    refreshHintSeconds: null,
-  };
+/** The part of an identity provider that the Workload API needs, of the authority of this process. */
+function authorityProvider(authority: Authority): WorkloadApiParts['provider'] {
   return {
-    trust: () => ({ sequence: 1n, bundle, taintedKeys: [], revokedKeys: [] }),
+    trust: () => authority.trust(),
     federatedBundles: () => [],
-    jwtSvid: () => Promise.reject(new AgentError('WEFT_AGENT_AUTHORITY', 'this authority signs no JWT-SVIDs')),
+    jwtSvid: (identity, audience) => authority.issueJwt({ identity, audience }),
   };
 }
 
