@@ -22,11 +22,21 @@ import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts'
 import { AdminServer, type AdminSource } from './admin-server.ts';
 import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
+import { bundlesAnswer } from './bundles-answer.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
+import { startFederation } from './federation.ts';
 import { IdentityDistribution } from './identity-distribution.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
 import { createLog } from './log.ts';
-import { configurationProblems, kernelEvents, bundleSequences, renderMetrics, svidExpiry, svidRequests } from './metrics.ts';
+import {
+  bundleRefreshFailures,
+  configurationProblems,
+  kernelEvents,
+  bundleSequences,
+  renderMetrics,
+  svidExpiry,
+  svidRequests,
+} from './metrics.ts';
 import { Registry } from './registry.ts';
 import { WorkerPool } from './worker-pool.ts';
 import { openToPass, startWorkloadApi, type WorkloadApiParts, workloadApiSource } from './workload-api-socket.ts';
@@ -65,9 +75,19 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         ),
     }),
   );
-  const setBundle = (): void => svids.setBundle(options.trustDomain, certificatesToPem(authority.trust().bundle.x509Authorities));
-  started.defer(authority.onChange(setBundle));
-  setBundle();
+  const provider = authorityProvider(authority);
+
+  // Federation: bundles of other trust domains. None until the configuration asks for some.
+  const ownBundle = (): SpiffeBundle | null => provider.trust()?.bundle ?? null;
+  const federation = started.use(startFederation({ stateDirectory: options.stateDirectory, ownBundle, log }));
+  const applyBundles = (): void => {
+    const trust = provider.trust();
+    if (trust === null) return;
+    for (const error of svids.setBundles(trust, federation.bundles()))
+      log.error({ err: error }, 'a trust bundle cannot be used; the one before it stays');
+  };
+  started.defer(federation.onChange(applyBundles));
+  applyBundles();
 
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
@@ -145,6 +165,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       },
       publish: async (snapshot) => {
         jwks.setUris(jwksUris(snapshot.authentications));
+        federation.setRelationships(registry.federatedTrustDomains);
         await workers.requestAll({ type: 'snapshot', snapshot });
       },
     }),
@@ -197,7 +218,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     started.use(
       await startWorkloadApi({
         path: options.workloadApiSocket,
-        source: workloadApiSource({ svids, provider: authorityProvider(authority), changes: [svids, registry] }),
+        source: workloadApiSource({
+          svids,
+          provider: { ...provider, federatedBundles: () => federation.bundles() },
+          changes: [svids, registry, federation],
+        }),
         registry,
         cgroupMount: findCgroup2() ?? cgroupRoot,
         log,
@@ -301,6 +326,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       svidExpiry(expiring, Date.now()),
       ...svidRequests(svids.counters),
       bundleSequences(svids.bundles()),
+      bundleRefreshFailures(federation.status()),
       configurationProblems(problems.counts),
     ]);
   }
@@ -310,6 +336,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     state,
     snapshot: () => registry.snapshot,
     svids: svidsAnswer,
+    bundles: () =>
+      bundlesAnswer({
+        trustDomain: options.trustDomain,
+        own: ownBundle(),
+        provided: provider.federatedBundles(),
+        federation: federation.status(),
+      }),
     counters,
     metrics,
     connections: async () => ((await workers.requestAll({ type: 'connections' })) as ConnectionInfo[][]).flat(),

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { CliError, EXIT } from './cli-error.ts';
 import { addAgentCommand } from './commands/agent.ts';
+import { addBundleCommand, BUNDLE_COMMANDS } from './commands/bundle.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addPolicyCommand, POLICY_COMMANDS } from './commands/policy.ts';
 import { addRunCommand } from './commands/run.ts';
@@ -73,6 +74,7 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
   addRunCommand(program, context);
   addStatusCommand(program, context);
   addPolicyCommand(program, context);
+  addBundleCommand(program, context);
   addDoctorCommand(program, context);
   addUninstallCommand(program, context);
   return program;
@@ -80,8 +82,9 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
 
 /** Commander's own complaints in our form. */
 function asUsageError(error: CommanderError, args: readonly string[]): CliError {
-  const known = ['agent', 'run', 'status', 'policy', 'doctor', 'uninstall'].find((name) => name === args[0]);
-  const part = known === 'policy' ? POLICY_COMMANDS.find((name) => name === args[1]) : undefined;
+  const known = ['agent', 'run', 'status', 'policy', 'bundle', 'doctor', 'uninstall'].find((name) => name === args[0]);
+  const parts: readonly string[] = known === 'policy' ? POLICY_COMMANDS : known === 'bundle' ? BUNDLE_COMMANDS : [];
+  const part = parts.find((name) => name === args[1]);
   return new CliError('WEFT_CLI_USAGE', error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' '), {
     exitCode: EXIT.USAGE,
     nextStep: `see weft ${[known, part]
