@@ -53,6 +53,8 @@ const AGENT_ENTRY = 'src/agent/main.ts';
  * meaning would sooner or later say something else. These are pure: no sockets, no threads.
  */
 const PROXY_FOR_CLI: readonly string[] = ['proxy/policy/', 'proxy/http1/normalise-path.ts', 'proxy/gate/forwarded-for.ts'];
+/** And of identities: it is a client of the Workload API as any workload is, and writes what it got as keystores. */
+const CERTS_FOR_CLI: readonly string[] = ['certs/workload-api/', 'certs/keystore/'];
 /** The one file with unsafe code. */
 const FFI_FILE = 'bpf/libbpf-ts/src/ffi.ts';
 
@@ -131,7 +133,7 @@ function insideProblem(path: string, room: string, target: string): string | nul
     return path === AGENT_IMPORTER && target === AGENT_ENTRY ? null : `nothing imports the agent, but ${AGENT_IMPORTER} its entry`;
   }
   if (targetRoom === 'libbpf-ts' && room !== 'libbpf-ts') return "import it by its name, 'libbpf-ts'";
-  if (room === 'cli' && PROXY_FOR_CLI.some((allowed) => target.startsWith(allowed))) return null;
+  if (room === 'cli' && [...PROXY_FOR_CLI, ...CERTS_FOR_CLI].some((allowed) => target.startsWith(allowed))) return null;
   if (targetRoom !== room) return ROOMS[room]?.may.includes(targetRoom) ? null : `${room} may not import ${targetRoom}`;
   const [own, other] = [direction(path), direction(target)];
   return own !== null && other !== null && own !== other ? 'inbound and outbound never import each other' : null;
