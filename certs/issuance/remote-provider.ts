@@ -11,6 +11,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
+import { sameBytes } from '../x509/certificate-fields.ts';
 import { toPem } from '../x509/pem.ts';
 import { type AuthorityAddress, dialAuthority } from './authority-dial.ts';
 import { obtainSvid } from './issued-chain.ts';
@@ -235,8 +236,9 @@ export class RemoteProvider implements IdentityProvider {
         root = top;
         return chain;
       });
-      // The server was verified by this root before the token went out; the first trust state has it all.
-      this.#trust ??= trustOf(trustDomain, root as unknown as Uint8Array);
+      // The server was verified by this root before the token went out. What was kept of a time before it is of no use.
+      const joined = root as unknown as Uint8Array;
+      if (this.#trust?.bundle.x509Authorities.some((known) => sameBytes(known, joined)) !== true) this.#trust = trustOf(trustDomain, joined);
       await this.#keep(svid);
       log.info({ node: nodeName }, 'this node has joined');
     } catch (error) {
