@@ -19,8 +19,8 @@ const BASE = '/v1/authority';
 const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 const LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const SHORTEST_TOKEN_SECONDS = 1;
-const LONGEST_TOKEN_SECONDS = 366 * 24 * 3600;
-const MAX_NAMESPACES = 256;
+const LONGEST_TOKEN_SECONDS = 30 * 24 * 3600;
+const MAX_NAMESPACES = 64;
 
 /**
  * Opens the authority's socket in the run directory.
@@ -47,7 +47,7 @@ async function answerTo(source: AuthoritySource, request: IncomingMessage, path:
     case 'GET /certificates':
       return json(200, source.certificates());
     case 'GET /tokens':
-      return json(200, { tokens: source.tokens() });
+      return json(200, { tokens: await source.tokens() });
     case 'POST /tokens':
       return json(201, await source.createToken(tokenRequest(await readJson(AUTHORITY, request))));
     case 'POST /prepare':
@@ -58,7 +58,9 @@ async function answerTo(source: AuthoritySource, request: IncomingMessage, path:
   }
   const [, kind, name = '', verb] = /^\/(slots|tokens|nodes)\/([A-Za-z0-9._-]{1,253})(?:\/(activate|taint|revoke))?$/.exec(path) ?? [];
   if (request.method === 'POST' && kind === 'slots' && verb !== undefined) {
-    await source[verb as 'activate' | 'taint' | 'revoke'](name);
+    if (verb === 'activate') await source.activate(name, isForced(await readJson(AUTHORITY, request)));
+    else if (verb === 'taint') await source.taint(name);
+    else await source.revoke(name);
     return json(200, source.status());
   }
   if (request.method !== 'DELETE' || verb !== undefined) return null;
@@ -81,6 +83,10 @@ function tokenRequest(body: unknown): TokenRequest {
   return { node, ttlSeconds, reusable, allowedNamespaces };
 }
 
+function isForced(body: unknown): boolean {
+  return ((body ?? {}) as { force?: unknown }).force === true;
+}
+
 function isLabel(value: unknown): value is string {
   return typeof value === 'string' && LABEL.test(value);
 }
@@ -89,12 +95,11 @@ function isLabel(value: unknown): value is string {
 function material(body: unknown): Material | null {
   const given = ((body ?? {}) as { material?: unknown }).material ?? null;
   if (given === null) return null;
-  const { kind, certificate, key, passphrase = null, file, password } = given as Record<string, unknown>;
-  if (kind === 'pem' && typeof certificate === 'string' && typeof key === 'string' && (passphrase === null || typeof passphrase === 'string')) {
-    return { kind, certificate, key, passphrase };
+  const { certificate, key, passphrase = null } = given as Record<string, unknown>;
+  if (typeof certificate === 'string' && typeof key === 'string' && (passphrase === null || typeof passphrase === 'string')) {
+    return { certificate, key, passphrase };
   }
-  if (kind === 'pkcs12' && typeof file === 'string' && typeof password === 'string') return { kind, file, password };
-  throw bad('material must be {kind: pem, certificate, key, passphrase} or {kind: pkcs12, file, password}');
+  throw bad('material must be {certificate, key, passphrase}');
 }
 
 function bad(message: string): AdminError {

@@ -22,7 +22,7 @@ import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
-import { createLog } from './log.ts';
+import { createLog } from '../log/log.ts';
 import { configurationProblems, kernelEvents, renderMetrics, svidExpiry } from './metrics.ts';
 import { Registry } from './registry.ts';
 import { WorkerPool } from './worker-pool.ts';

@@ -5,11 +5,12 @@
  *   GET  /v1/authority/certificates           CertificatesAnswer
  *   POST /v1/authority/prepare                MaterialRequest -> SlotAnswer
  *   POST /v1/authority/rotate                 MaterialRequest -> AuthorityStatusAnswer; it goes on by itself
- *   POST /v1/authority/slots/ID/activate, …/taint, …/revoke -> AuthorityStatusAnswer
+ *   POST /v1/authority/slots/ID/activate      ActivateRequest -> AuthorityStatusAnswer
+ *   POST /v1/authority/slots/ID/taint, …/revoke -> AuthorityStatusAnswer
  *   GET  /v1/authority/tokens                 TokensAnswer
  *   POST /v1/authority/tokens                 TokenRequest -> 201 TokenAnswer
  *   DELETE /v1/authority/tokens/ID            204
- *   DELETE /v1/authority/nodes/NAME           204: refused from now on, and not waited for
+ *   DELETE /v1/authority/nodes/NAME           204: refused until it joins again
  * Times are ISO 8601 texts. Errors are ErrorAnswer.
  */
 export const AUTHORITY_SOCKET_NAME = 'ca.sock';
@@ -41,10 +42,14 @@ export interface RotationAnswer {
 
 export interface NodeAnswer {
   readonly name: string;
-  readonly lastSeen: string;
+  /** It is refused until it joins again. */
+  readonly evicted: boolean;
+  /** Null: not since the authority started. */
+  readonly lastSeen: string | null;
   /** The sequence of the trust state that it verifies with; null: none yet. */
   readonly acknowledged: string | null;
-  readonly svidExpiresAt: string | null;
+  /** Rotations wait for it until then at most: that long its SVIDs may be in use. */
+  readonly liveUntil: string;
   /** How far its clock is ahead of the authority's. */
   readonly clockSkewSeconds: number | null;
 }
@@ -56,16 +61,28 @@ export interface AuthorityStatusAnswer {
   readonly slots: readonly SlotAnswer[];
   readonly rotation: RotationAnswer | null;
   readonly nodes: readonly NodeAnswer[];
+  /** What an operator should look at. */
+  readonly warnings: readonly string[];
 }
 
 /** A certificate authority of the operator's own. */
-export type Material =
-  | { readonly kind: 'pem'; readonly certificate: string; readonly key: string; readonly passphrase: string | null }
-  | { readonly kind: 'pkcs12'; /** Base64. */ readonly file: string; readonly password: string };
+export interface Material {
+  /** PEM: the signing certificate, then those above it up to the root. */
+  readonly certificate: string;
+  /** PEM. */
+  readonly key: string;
+  /** Null: the key is not encrypted. */
+  readonly passphrase: string | null;
+}
 
 export interface MaterialRequest {
   /** Null: the authority makes a key and a root of its own. */
   readonly material: Material | null;
+}
+
+export interface ActivateRequest {
+  /** Also while nodes do not have its root yet. */
+  readonly force: boolean;
 }
 
 export interface CertificatesAnswer {
@@ -84,7 +101,6 @@ export interface TokenRequest {
 
 export interface TokenAnswer {
   readonly token: string;
-  readonly id: string;
   readonly expiresAt: string;
 }
 
@@ -105,10 +121,11 @@ export interface AuthoritySource {
   certificates(): CertificatesAnswer;
   prepare(material: Material | null): Promise<SlotAnswer>;
   rotate(material: Material | null): Promise<void>;
-  activate(slot: string): Promise<void>;
+  /** Forced: also while nodes do not have its root yet. */
+  activate(slot: string, force: boolean): Promise<void>;
   taint(slot: string): Promise<void>;
   revoke(slot: string): Promise<void>;
-  tokens(): readonly TokenInfo[];
+  tokens(): Promise<readonly TokenInfo[]>;
   createToken(request: TokenRequest): Promise<TokenAnswer>;
   revokeToken(id: string): Promise<void>;
   evictNode(name: string): Promise<void>;

@@ -46,7 +46,7 @@ export interface Machine {
   readonly workingDirectory: string;
 }
 
-/** As in src/agent/log.ts. */
+/** As in src/log/log.ts. */
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 /** As in certs/certificate-authority.ts: no SVID lives longer. */
 export const LONGEST_SVID_TTL_SECONDS: number = 90 * 24 * 3600;
