@@ -15,6 +15,8 @@ import {
   type CertificateRequest,
   type CertificateResponse,
   CREATE_CERTIFICATE,
+  FETCH_ROOTS,
+  type FetchRootsResponse,
   IMPERSONATED_IDENTITY,
   MINT_JWT_SVID,
   type MintJwtSvidRequest,
@@ -96,6 +98,7 @@ export class IssuanceService {
   /** Puts its methods on a server. */
   addTo(server: GrpcServer<IssuancePeer>): void {
     server.add(CREATE_CERTIFICATE, (request, call) => this.#answer(call, () => this.createCertificate(request, call)));
+    server.add(FETCH_ROOTS, (_, call) => this.#answer(call, async () => this.fetchRoots(call)));
     server.add(MINT_JWT_SVID, (request, call) => this.#answer(call, () => this.mintJwtSvid(request, call)));
     server.addBidi(WATCH, (requests, call, send) => this.#answer(call, () => this.watch(requests, call, send)));
   }
@@ -120,6 +123,15 @@ export class IssuanceService {
     const chain = certificatesFromPem(certificateChain);
     const root = rootOfChain(chain, this.#authority.trust().bundle.x509Authorities);
     return { certChain: (root === null ? chain : [...chain, root]).map((der) => toPem('CERTIFICATE', der)) };
+  }
+
+  /**
+   * The roots of the trust domain, for anybody.
+   * @throws CertsError WEFT_CERTS_CALLER_LIMIT
+   */
+  fetchRoots({ peer }: Call<IssuancePeer>): FetchRootsResponse {
+    if (!this.#perAddress.take(peer.address)) throw limit(peer.address);
+    return { x509Authorities: this.#authority.trust().bundle.x509Authorities };
   }
 
   /**

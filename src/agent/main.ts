@@ -4,9 +4,10 @@ import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
-import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
+import { Authority } from '../../certs/authority/authority.ts';
 import { readPrivateFile } from '../../certs/private-file.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
+import { certificatesToPem } from '../../certs/x509/pem.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
@@ -49,14 +50,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let draining = false;
 
   // Identity: a CA, and SVIDs for who runs here.
-  const authority = await openAuthority(options);
+  const authority = started.use(await openAuthority(options));
   const svids = started.use(
     new SvidManager({
       ttlSeconds: options.svidTtlSeconds,
       issuer: async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
     }),
   );
-  svids.setBundle(options.trustDomain, authority.roots);
+  const setBundle = (): void => svids.setBundle(options.trustDomain, certificatesToPem(authority.trust().bundle.x509Authorities));
+  started.defer(authority.onChange(setBundle));
+  setBundle();
 
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
@@ -310,14 +313,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
 const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
 
-async function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
-  const { certificateAuthority: given, trustDomain } = options;
-  if (given.kind === 'directory') return CertificateAuthority.loadOrCreate({ directory: given.directory, trustDomain });
+async function openAuthority(options: AgentOptions): Promise<Authority> {
+  const { certificateAuthority: given, trustDomain, nodeName } = options;
+  if (given.kind === 'directory') return Authority.open({ directory: given.directory, trustDomain, nodeName });
   const key = await readPrivateFile(given.keyFile);
   if (key === null) {
     throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });
   }
-  return CertificateAuthority.fromPem({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain });
+  return Authority.given({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain, nodeName });
 }
 
 function openAccessLog(where: AgentOptions['accessLog']): number | null {

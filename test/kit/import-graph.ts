@@ -37,8 +37,6 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
 /** Where an npm package may be imported. A package that is not here may not be imported at all. */
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   '@kubernetes/client-node': ['control'],
-  '@peculiar/x509': ['certs'],
-  'reflect-metadata': ['certs'],
   'node-forge': ['certs'],
   'libbpf-ts': ['bpf'],
   yaml: ['config'],
