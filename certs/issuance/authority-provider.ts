@@ -33,7 +33,11 @@ export class AuthorityProvider implements IdentityProvider {
   }
 
   x509Svid(identity: string, ttlSeconds: number): Promise<SvidMaterial> {
-    return obtainSvid(identity, this.#verifier, async (csr) => (await this.#authority.issue(csr, { identity, ttlSeconds })).certificateChain);
+    return obtainSvid(
+      identity,
+      this.#verifier,
+      async (csr) => (await this.#authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+    );
   }
 
   jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {

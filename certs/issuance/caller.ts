@@ -86,7 +86,8 @@ export function authoriseImpersonation(
   rule: { readonly trustDomain: string; readonly placements: Placements; readonly nodes: Pick<NodeRegister, 'mayRun'> },
 ): SpiffeId {
   // It is spent on the node's own SVID, or on nothing.
-  if (caller.by === 'one-time-token') throw refused(`${caller.node} asked for a workload's identity with a one-time token, before it joined`);
+  if (caller.by === 'one-time-token')
+    throw refused(`${caller.node} asked for a workload's identity with a one-time token, before it joined`);
   let identity: SpiffeId;
   try {
     identity = parseSpiffeId(requested);

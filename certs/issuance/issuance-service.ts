@@ -8,7 +8,15 @@ import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import { certificatesFromPem, toPem } from '../x509/pem.ts';
 import { BoundedLog } from './bounded-log.ts';
-import { authenticate, authoriseImpersonation, byJoinToken, byNodeSvid, type Caller, type CallerAuthenticator, type IssuancePeer } from './caller.ts';
+import {
+  authenticate,
+  authoriseImpersonation,
+  byJoinToken,
+  byNodeSvid,
+  type Caller,
+  type CallerAuthenticator,
+  type IssuancePeer,
+} from './caller.ts';
 import { rootOfChain } from './issued-chain.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import {
@@ -112,8 +120,7 @@ export class IssuanceService {
     const csr = readRequest(request.csr);
     const caller = await this.#authenticate(call);
     const impersonated = request.metadata?.fields.get(IMPERSONATED_IDENTITY);
-    const identity =
-      impersonated === undefined ? this.#ownIdentity(caller) : this.#impersonate(caller, impersonated.stringValue ?? '');
+    const identity = impersonated === undefined ? this.#ownIdentity(caller) : this.#impersonate(caller, impersonated.stringValue ?? '');
     const asked = Number(request.validityDuration);
     const ttlSeconds = asked > 0 ? Math.min(asked, this.#maxTtlSeconds) : this.#maxTtlSeconds;
     // Before there is an SVID that could be used to ask for more.
@@ -140,7 +147,11 @@ export class IssuanceService {
    */
   async mintJwtSvid({ identity, audience }: MintJwtSvidRequest, call: Call<IssuancePeer>): Promise<MintJwtSvidResponse> {
     const caller = await this.#authenticateJoined(call);
-    if (audience.length === 0 || audience.length > MAX_AUDIENCES || audience.some((each) => each === '' || each.length > MAX_AUDIENCE_LENGTH)) {
+    if (
+      audience.length === 0 ||
+      audience.length > MAX_AUDIENCES ||
+      audience.some((each) => each === '' || each.length > MAX_AUDIENCE_LENGTH)
+    ) {
       throw new CertsError('WEFT_CERTS_AUDIENCE', `a JWT-SVID needs 1 to ${MAX_AUDIENCES} audiences, none of them empty`, {
         nextStep: 'name whom the token is for',
       });
@@ -298,7 +309,9 @@ function disposable(dispose: () => void): Disposable {
 }
 
 function limit(caller: string): CertsError {
-  return new CertsError('WEFT_CERTS_CALLER_LIMIT', `${caller} asks too often`, { nextStep: 'find out why: a node asks once for each SVID' });
+  return new CertsError('WEFT_CERTS_CALLER_LIMIT', `${caller} asks too often`, {
+    nextStep: 'find out why: a node asks once for each SVID',
+  });
 }
 
 function readRequest(pem: string): Uint8Array {

@@ -399,7 +399,10 @@ async function readToken(path: string | null): Promise<ParsedToken> {
   try {
     text = await readFile(path, 'utf8');
   } catch (cause) {
-    throw new CertsError('WEFT_CERTS_JOIN', `cannot read the join token: ${errorText(cause)}`, { cause, nextStep: 'correct --ca-token-file' });
+    throw new CertsError('WEFT_CERTS_JOIN', `cannot read the join token: ${errorText(cause)}`, {
+      cause,
+      nextStep: 'correct --ca-token-file',
+    });
   }
   return parseJoinToken(text);
 }

@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { Log } from '../model/log.ts';
 import { AdminError } from './admin-error.ts';
 import { type Answer, failure, send } from './answer.ts';
 import type { Endpoint } from './endpoint.ts';
+import { clearStaleSocket } from './unix-socket.ts';
 
 /** Answers one request. What it throws becomes the answer. */
 export type Route = (request: IncomingMessage) => Promise<Answer>;
@@ -26,14 +26,18 @@ export class JsonServer implements AsyncDisposable {
   }
 
   /**
-   * Listens. The directory of a unix socket is made, private, when it is not there; a socket that nobody answers on is replaced.
+   * Listens. The directory of a unix socket is made when it is not there; a socket that nobody answers on is replaced.
    * @throws AdminError the endpoint's `running` code when another process answers on the socket, its `listen` code when it cannot listen
    */
   static async listen(endpoint: Endpoint, address: Address, route: Route, log: Log): Promise<JsonServer> {
     const socketPath = 'path' in address ? address.path : null;
     if (socketPath !== null) {
-      mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
-      await clearSocket(endpoint, socketPath);
+      // Others may pass to what is public below it (the Workload API), and list nothing.
+      mkdirSync(dirname(socketPath), { recursive: true, mode: 0o711 });
+      if (!(await clearStaleSocket(socketPath)))
+        throw new AdminError(endpoint.codes.running, `${endpoint.name} answers on ${socketPath} already`, {
+          nextStep: endpoint.whenRunning,
+        });
     }
     const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000 }, (request, response) => {
       route(request).then(
@@ -67,21 +71,4 @@ export class JsonServer implements AsyncDisposable {
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     if (this.#socketPath !== null) rmSync(this.#socketPath, { force: true });
   }
-}
-
-/** Removes the socket of a process that is no more; one that answers is left alone. */
-async function clearSocket(endpoint: Endpoint, path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  const alive = await new Promise<boolean>((resolve) => {
-    const probe = connect({ path });
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', () => resolve(false));
-  });
-  if (alive) {
-    throw new AdminError(endpoint.codes.running, `${endpoint.name} answers on ${path} already`, { nextStep: endpoint.whenRunning });
-  }
-  rmSync(path, { force: true });
 }

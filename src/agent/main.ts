@@ -3,35 +3,38 @@ import { join } from 'node:path';
 import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
-import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
-import { Authority } from '../../certs/authority/authority.ts';
-import { readPrivateFile } from '../../certs/private-file.ts';
+import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
-import { certificatesToPem } from '../../certs/x509/pem.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
 import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import type { TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
 import { ConfigDirectory } from '../config/config-directory.ts';
+import { ConfiguredPlacements } from '../config/placements.ts';
 import type { CountersAnswer, ReadyAnswer, StateAnswer, SvidsAnswer } from '../model/admin-api.ts';
 import { errorText } from '../model/errors.ts';
 import type { Mode } from '../model/resources.ts';
 import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts';
 import { AdminServer, type AdminSource } from './admin-server.ts';
-import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
+import { IdentityDistribution } from './identity-distribution.ts';
+import { openIdentityProvider } from './identity-provider.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
 import { createLog } from '../log/log.ts';
-import { configurationProblems, kernelEvents, renderMetrics, svidExpiry } from './metrics.ts';
+import { configurationProblems, kernelEvents, bundleSequences, renderMetrics, svidExpiry, svidRequests } from './metrics.ts';
 import { Registry } from './registry.ts';
+import { type FederatedBundles, TrustFollower } from './trust-follower.ts';
 import { WorkerPool } from './worker-pool.ts';
+import { openToPass, startWorkloadApi, workloadApiSource } from './workload-api-socket.ts';
 
 /** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
 const HOST_WORKLOAD_ID = 0;
 /** How long an enrolment waits for the workload's first SVID. */
 const SVID_WAIT_MS = 5_000;
+/** Bundles of other trust domains come from the identity provider alone. */
+const NO_FEDERATION: FederatedBundles = { bundles: () => [], onChange: () => () => {} };
 
 /** A running node agent. */
 export interface Agent extends AsyncDisposable {
@@ -49,21 +52,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const log = createLog(options.logLevel);
   let draining = false;
 
-  // Identity: a CA, and SVIDs for who runs here.
-  const authority = started.use(await openAuthority(options));
-  const svids = started.use(
-    new SvidManager({
-      ttlSeconds: options.svidTtlSeconds,
-      issuer: async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
-    }),
-  );
-  const setBundle = (): void => svids.setBundle(options.trustDomain, certificatesToPem(authority.trust().bundle.x509Authorities));
-  started.defer(authority.onChange(setBundle));
-  setBundle();
-
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
   started.use(await AdminServer.listen(deferred(source), { runDirectory: options.runDirectory, metrics: options.metrics, log }));
+
+  // Identity: where it comes from, and SVIDs for who runs here.
+  const placements = new ConfiguredPlacements(options.trustDomain);
+  const provider = await openIdentityProvider(options, { placements, log, owner: started });
+  const svids = started.use(
+    new SvidManager({ ttlSeconds: options.svidTtlSeconds, obtain: (wanted, ttl) => provider.x509Svid(wanted, ttl) }),
+  );
+  const trust = started.use(new TrustFollower({ provider, federation: NO_FEDERATION, svids, log }));
 
   // Keys of token issuers: fetched here, once for all workers.
   const jwks = started.use(
@@ -98,7 +97,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         deniedByHeader: options.deniedByHeader,
       }),
       onReady: (index) => {
-        workers.send(index, { type: 'identities', update: svids.snapshot() });
+        distribution.started(index);
         workers.send(index, { type: 'jwks', update: jwks.snapshot() });
         if (hostListens) void rejoin(index);
       },
@@ -106,8 +105,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onNeedJwks: (uri) => void jwks.refresh(uri),
     }),
   );
-  const sendIdentities = (): void => workers.broadcast({ type: 'identities', update: svids.snapshot() });
-  started.defer(svids.onChange(sendIdentities));
+  // Keys that no thread uses any more are wiped.
+  const distribution = started.use(
+    new IdentityDistribution({
+      source: svids,
+      workers,
+      onAcknowledged: (version) => {
+        svids.wipe(version);
+        trust.workersHave(version);
+      },
+    }),
+  );
   started.defer(jwks.onChange((update) => workers.broadcast({ type: 'jwks', update })));
 
   // Mesh: who is in it, and who of them is here.
@@ -128,7 +136,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       hostPorts: () => hostPorts,
       identityReady: async (identity) => {
         await svids.wait(identity, SVID_WAIT_MS);
-        sendIdentities();
+        distribution.sendAll();
       },
       setIdentities: (wanted) => {
         for (const identity of wanted) svids.ensure(identity);
@@ -183,6 +191,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await workers.start();
   await listenOnHost();
 
+  // Workload API: what workloads get of their own identity.
+  if (options.workloadApiSocket !== null) {
+    openToPass(options.runDirectory);
+    started.use(
+      await startWorkloadApi({
+        path: options.workloadApiSocket,
+        source: workloadApiSource({ svids, provider, changes: [svids, registry] }),
+        registry,
+        cgroupMount: findCgroup2() ?? cgroupRoot,
+        log,
+      }),
+    );
+  }
+
   // Configuration: from here on the node follows it.
   const problems = new ConfigProblemLog(log);
   let configured = false;
@@ -193,6 +215,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onChange: (resources, found) => {
         problems.report(found);
         configured = true;
+        placements.update(resources);
         registry
           .setResources(resources, found.length === 0)
           .catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
@@ -277,6 +300,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     return renderMetrics(blocks, traffic, [
       kernelEvents(new Map(Object.entries(hooks.counters()))),
       svidExpiry(expiring, Date.now()),
+      ...svidRequests(svids.counters),
+      bundleSequences(svids.bundles()),
       configurationProblems(problems.counts),
     ]);
   }
@@ -289,7 +314,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     counters,
     metrics,
     connections: async () => ((await workers.requestAll({ type: 'connections' })) as ConnectionInfo[][]).flat(),
-    addHostWorkload: (request) => registry.addHostWorkload(request),
+    addHostWorkload: async (request) => ({ ...(await registry.addHostWorkload(request)), workloadApiSocket: options.workloadApiSocket }),
     removeHostWorkload: (namespace, name) => registry.removeHostWorkload(namespace, name),
   };
   log.info({ node: options.nodeName, trustDomain: options.trustDomain, workers: workers.size, left: hooks.left.length }, 'the agent runs');
@@ -312,16 +337,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 }
 
 const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
-
-async function openAuthority(options: AgentOptions): Promise<Authority> {
-  const { certificateAuthority: given, trustDomain, nodeName } = options;
-  if (given.kind === 'directory') return Authority.open({ directory: given.directory, trustDomain, nodeName });
-  const key = await readPrivateFile(given.keyFile);
-  if (key === null) {
-    throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });
-  }
-  return Authority.given({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain, nodeName });
-}
 
 function openAccessLog(where: AgentOptions['accessLog']): number | null {
   if (where.kind === 'off') return null;

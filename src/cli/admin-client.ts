@@ -60,9 +60,9 @@ export class AdminClient {
   }
 
   /** True if something takes connections on the admin socket. */
-  async answers(): Promise<boolean> {
+  async answers(path = '/ready'): Promise<boolean> {
     try {
-      await this.get('/ready');
+      await this.get(path);
       return true;
     } catch (error) {
       // Also an agent that is busy, or answers with an error, is one.

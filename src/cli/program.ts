@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { CliError, EXIT } from './cli-error.ts';
 import { addAgentCommand } from './commands/agent.ts';
+import { addCaCommand, CA_COMMANDS } from './commands/ca.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addPolicyCommand, POLICY_COMMANDS } from './commands/policy.ts';
 import { addRunCommand } from './commands/run.ts';
@@ -65,6 +66,7 @@ Examples:
   weft run --namespace shop --service-account cart -- ./cart    a command as a workload
   weft status                                                   what the mesh does here
   weft policy lint policies/                                    is the policy what it should be?
+  weft ca status                                                the authority of the trust domain, and its nodes
 
 Exit codes: 0 well, 1 failure, 2 wrong usage; weft run passes on its command's own, 128 + n when signal n ended it.
 Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/errors.md lists the codes.`,
@@ -73,6 +75,7 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
   addRunCommand(program, context);
   addStatusCommand(program, context);
   addPolicyCommand(program, context);
+  addCaCommand(program, context);
   addDoctorCommand(program, context);
   addUninstallCommand(program, context);
   return program;
@@ -80,8 +83,9 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
 
 /** Commander's own complaints in our form. */
 function asUsageError(error: CommanderError, args: readonly string[]): CliError {
-  const known = ['agent', 'run', 'status', 'policy', 'doctor', 'uninstall'].find((name) => name === args[0]);
-  const part = known === 'policy' ? POLICY_COMMANDS.find((name) => name === args[1]) : undefined;
+  const known = ['agent', 'run', 'status', 'policy', 'ca', 'doctor', 'uninstall'].find((name) => name === args[0]);
+  const parts = known === 'policy' ? POLICY_COMMANDS : known === 'ca' ? CA_COMMANDS : [];
+  const part = parts.find((name) => name === args[1]);
   return new CliError('WEFT_CLI_USAGE', error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' '), {
     exitCode: EXIT.USAGE,
     nextStep: `see weft ${[known, part]

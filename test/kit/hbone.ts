@@ -5,7 +5,6 @@ import tls from 'node:tls';
 import type { ConnectionOptions, TLSSocket } from 'node:tls';
 import { Authority } from '../../certs/authority/authority.ts';
 import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
-import { toPem } from '../../certs/x509/pem.ts';
 import { createSigningRequest } from '../../certs/x509/signing-request.ts';
 import { type Forged, type ForgeOptions, forge, pemKey } from '../unit/certs/forge.ts';
 import { Conversation } from './conversation.ts';

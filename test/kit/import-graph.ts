@@ -24,7 +24,7 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
   log: { folder: 'src/log/', may: [] },
   config: { folder: 'src/config/', may: ['model'] },
   control: { folder: 'src/control/', may: ['model', 'config', 'certs', 'admin', 'log'] },
-  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin', 'log'] },
+  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin', 'grpc', 'log'] },
   // The kernel features for `doctor`, and the pins for `uninstall`.
   cli: { folder: 'src/cli/', may: ['model', 'config', 'bpf'] },
   console: { folder: 'src/console/', may: ['model'] },
