@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { CliError, EXIT } from './cli-error.ts';
 import { addAgentCommand } from './commands/agent.ts';
 import { addBundleCommand, BUNDLE_COMMANDS } from './commands/bundle.ts';
+import { addCaCommand, CA_COMMANDS } from './commands/ca.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addPolicyCommand, POLICY_COMMANDS } from './commands/policy.ts';
 import { addRunCommand } from './commands/run.ts';
@@ -68,6 +69,7 @@ Examples:
   weft status                                                   what the mesh does here
   weft svid fetch                                               who is this process in the mesh?
   weft policy lint policies/                                    is the policy what it should be?
+  weft ca status                                                the authority of the trust domain, and its nodes
 
 Exit codes: 0 well, 1 failure, 2 wrong usage; weft run passes on its command's own, 128 + n when signal n ended it.
 Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/errors.md lists the codes.`,
@@ -78,6 +80,7 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
   addSvidCommand(program, context);
   addPolicyCommand(program, context);
   addBundleCommand(program, context);
+  addCaCommand(program, context);
   addDoctorCommand(program, context);
   addUninstallCommand(program, context);
   return program;
@@ -91,6 +94,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   svid: SVID_COMMANDS,
   policy: POLICY_COMMANDS,
   bundle: BUNDLE_COMMANDS,
+  ca: CA_COMMANDS,
   doctor: [],
   uninstall: [],
 };
