@@ -1,32 +1,23 @@
-import { X509Certificate } from 'node:crypto';
 import type { SvidMaterial, TrustBundle } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain, IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
-import { readCertificateFields } from '../x509/certificate-fields.ts';
+import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
-import type { VersionedIdentitySource } from './identity-source.ts';
+import type { BundleSource, VersionedIdentitySource } from './identity-source.ts';
 import { checkRoots, SvidVerifier } from './peer-verifier.ts';
-import { keyObject, shareKey } from './private-key.ts';
-import { certificatesFromPem } from '../x509/pem.ts';
-import { createSigningRequest, type SigningRequest } from '../x509/signing-request.ts';
+import { shareKey, wipeKey } from './private-key.ts';
+import { type SvidFailure, svidFailure, SvidTimeout } from './svid-failure.ts';
+import { certificatesFromPem, toPem } from '../x509/pem.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 
-/** What the manager asks an authority for. */
-export interface SvidRequest {
-  /** PKCS#10, DER. */
-  readonly csr: Uint8Array;
-  readonly identity: string;
-  readonly ttlSeconds: number;
-}
-
-/** Turns a request into a PEM chain, leaf first: our own authority in this process, or a remote one. Rejects when it cannot. */
-export type SvidIssuer = (request: SvidRequest) => Promise<string>;
+/** Where SVIDs come from: IdentityProvider.x509Svid. Each answer has a key of its own, which the manager owns from then on, and wipes. */
+export type ObtainSvid = (identity: string, ttlSeconds: number) => Promise<SvidMaterial>;
 
 export interface SvidManagerOptions {
-  readonly issuer: SvidIssuer;
+  readonly obtain: ObtainSvid;
   /** Life that is asked for. Default: 24 hours, as the other meshes use. */
   readonly ttlSeconds?: number;
   /** Requests under way at once. Default 8. */
@@ -36,8 +27,6 @@ export interface SvidManagerOptions {
   readonly clock?: Clock;
   /** 0 to 1, for jitter. Default: Math.random. */
   readonly random?: () => number;
-  /** Makes key and request. Default: P-256. */
-  readonly createRequest?: (identity: string) => Promise<SigningRequest>;
 }
 
 /**
@@ -63,7 +52,7 @@ export interface SvidStatus {
 export interface SvidCounters {
   readonly issued: number;
   readonly renewed: number;
-  readonly failed: number;
+  readonly failed: Readonly<Partial<Record<SvidFailure, number>>>;
 }
 
 export const DEFAULT_SVID_TTL_SECONDS: number = 24 * 3600;
@@ -71,6 +60,8 @@ export const DEFAULT_SVID_TTL_SECONDS: number = 24 * 3600;
 export const RENEWAL_JITTER = 0.1;
 export const BACKOFF_START_MS = 500;
 export const BACKOFF_CAP_MS = 150_000;
+/** A tainted CA may have issued the SVIDs of a whole mesh: they are replaced within this time, not all at once. */
+export const TAINTED_SPREAD_MS = 30_000;
 const BACKOFF_JITTER = 0.2;
 const DEFAULT_CONCURRENCY = 8;
 const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
@@ -96,6 +87,8 @@ interface Entry {
   svid: SvidMaterial | null;
   failures: number;
   lastFailure: string | null;
+  /** The trust changed while a request was under way: its answer may come from the CA that is to be left. */
+  outdated: boolean;
   /** When the timer is due, in milliseconds since the epoch. Set together with cancelTimer. */
   due: number | null;
   /** Invariant: set exactly in `held` (until renewal) and `backoff` (until the next try). */
@@ -104,16 +97,15 @@ interface Entry {
 
 /**
  * Keeps SVIDs for the identities of this node's workloads: asks for them, renews them at half life, and hands them out. Lives on the main
- * thread; workers have an IdentityMirror. Keys are made here, anew for each certificate, and are kept in memory only.
+ * thread; workers have an IdentityMirror. It owns the keys: one that is replaced or forgotten is wiped when `wipe` says that no thread uses it.
  */
 export class SvidManager implements VersionedIdentitySource, Disposable {
-  readonly #issuer: SvidIssuer;
+  readonly #obtain: ObtainSvid;
   readonly #ttlSeconds: number;
   readonly #concurrency: number;
   readonly #requestTimeoutMs: number;
   readonly #clock: Clock;
   readonly #random: () => number;
-  readonly #createRequest: (identity: string) => Promise<SigningRequest>;
   readonly #verifier: SvidVerifier;
   readonly #waiters: SvidWaiters;
   readonly #notifier = new ChangeNotifier();
@@ -121,7 +113,14 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   readonly #bundles = new Map<string, TrustBundle>();
   /** By urgency. Invariant: an entry is in exactly one of them when `queued`, else in none. */
   readonly #queues: readonly [Set<Entry>, Set<Entry>, Set<Entry>] = [new Set(), new Set(), new Set()];
-  readonly #counters = { issued: 0, renewed: 0, failed: 0 };
+  readonly #counters: { issued: number; renewed: number; failed: Partial<Record<SvidFailure, number>> } = {
+    issued: 0,
+    renewed: 0,
+    failed: {},
+  };
+  /** Keys out of use, in order of the version from which nobody is handed them any more. */
+  #discarded: { readonly key: Uint8Array; readonly since: number }[] = [];
+  #taintedKeys: readonly string[] = [];
   /**
    * Cancels the time limit of each request under way; their number is that of the places taken. Not in the entry, because a place
    * stays taken when the entry is forgotten.
@@ -132,13 +131,12 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   #bundleVersion = 0;
 
   constructor(options: SvidManagerOptions) {
-    this.#issuer = options.issuer;
+    this.#obtain = options.obtain;
     this.#ttlSeconds = options.ttlSeconds ?? DEFAULT_SVID_TTL_SECONDS;
     this.#concurrency = options.concurrency ?? DEFAULT_CONCURRENCY;
     this.#requestTimeoutMs = options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS;
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
-    this.#createRequest = options.createRequest ?? createSigningRequest;
     this.#waiters = new SvidWaiters(this.#clock);
     this.#verifier = new SvidVerifier(this, { now: () => this.#clock.now(), cacheSize: 0 });
   }
@@ -166,7 +164,16 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
         nextStep: 'use spiffe://<trust domain>/ns/<namespace>/sa/<service account>',
       });
     }
-    const entry: Entry = { identity, state: 'queued', svid: null, failures: 0, lastFailure: null, due: null, cancelTimer: null };
+    const entry: Entry = {
+      identity,
+      state: 'queued',
+      svid: null,
+      failures: 0,
+      lastFailure: null,
+      outdated: false,
+      due: null,
+      cancelTimer: null,
+    };
     this.#entries.set(identity, entry);
     this.#enqueue(entry);
     this.#pump();
@@ -179,8 +186,23 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     this.#entries.delete(identity);
     this.#move(entry, 'forgotten');
     this.#waiters.reject(identity, 'no workload with this identity runs here any more');
-    if (entry.svid !== null) this.#changed();
-    entry.svid = null;
+    this.#drop(entry);
+  }
+
+  /**
+   * Asks at once for new SVIDs in place of those that are held.
+   * @param spreadMs how long the requests may be spread over, so that the nodes of a mesh do not come all at once
+   */
+  renewNow(which: (svid: SvidMaterial) => boolean, spreadMs = 0): void {
+    for (const entry of this.#entries.values()) if (entry.svid !== null && which(entry.svid)) this.#renew(entry, spreadMs);
+    this.#pump();
+  }
+
+  /** Wipes the keys that nobody has been handed since `version`: every thread has said that it holds that version, or a later one. */
+  wipe(version: number): void {
+    const done = this.#discarded.filter(({ since }) => since <= version);
+    this.#discarded = this.#discarded.filter(({ since }) => since > version);
+    for (const { key } of done) wipeKey(key);
   }
 
   current(identity: string): SvidMaterial | null {
@@ -218,10 +240,10 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
    * The sequence grows if the content changed.
    * @throws CertsError WEFT_CERTS_BUNDLE when a root cannot be used; the old bundle stays
    */
-  setBundle(trustDomain: string, roots: string): void {
+  setBundle(trustDomain: string, roots: string, revokedKeys: readonly string[] = []): void {
     checkTrustDomain(trustDomain);
     const old = this.#bundles.get(trustDomain);
-    if (old?.roots === roots) return;
+    if (old?.roots === roots && sameTexts(old.revokedKeys, revokedKeys)) return;
     try {
       checkRoots(roots);
     } catch (error) {
@@ -231,8 +253,35 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
       });
     }
     // Never reused, not even after removeBundle: a cache may remember the old content under its number.
-    this.#bundles.set(trustDomain, { trustDomain, roots, revokedKeys: [], sequence: ++this.#bundleVersion });
+    this.#bundles.set(trustDomain, { trustDomain, roots, revokedKeys, sequence: ++this.#bundleVersion });
     this.#changed();
+    this.#reconsider(trustDomain);
+  }
+
+  /**
+   * Sets every bundle there is: what is not named is trusted no more. SVIDs of ours through a revoked CA key are unusable from now on;
+   * those through a tainted one, or that the bundle does not verify any more, serve until they are replaced, soon.
+   * @returns what is wrong with bundles that cannot be used (WEFT_CERTS_BUNDLE); the old bundle of such a trust domain stays
+   */
+  setBundles(own: TrustState, federated: readonly SpiffeBundle[]): CertsError[] {
+    const problems: CertsError[] = [];
+    const named = new Set<string>();
+    const tainting = !sameTexts(this.#taintedKeys, own.taintedKeys);
+    this.#taintedKeys = own.taintedKeys;
+    for (const [bundle, revokedKeys] of [[own.bundle, own.revokedKeys] as const, ...federated.map((one) => [one, []] as const)]) {
+      // A foreign bundle under our own name would be a way into the mesh.
+      if (named.has(bundle.trustDomain)) continue;
+      named.add(bundle.trustDomain);
+      try {
+        this.setBundle(bundle.trustDomain, bundle.x509Authorities.map((der) => toPem('CERTIFICATE', der)).join(''), revokedKeys);
+      } catch (error) {
+        if (!(error instanceof CertsError)) throw error;
+        problems.push(error);
+      }
+    }
+    for (const trustDomain of this.#bundles.keys()) if (!named.has(trustDomain)) this.removeBundle(trustDomain);
+    if (tainting) this.#reconsider(own.bundle.trustDomain);
+    return problems;
   }
 
   /** Stops trusting a trust domain. */
@@ -272,8 +321,12 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   [Symbol.dispose](): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const entry of this.#entries.values()) this.#move(entry, 'forgotten');
+    for (const entry of this.#entries.values()) {
+      this.#move(entry, 'forgotten');
+      this.#drop(entry);
+    }
     this.#entries.clear();
+    this.wipe(Number.POSITIVE_INFINITY);
     for (const cancelLimit of this.#limits) cancelLimit();
     this.#limits.clear();
     this.#waiters.rejectAll('the agent is stopping');
@@ -319,49 +372,49 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
 
   #request(entry: Entry): void {
     // Runs once per request, whether it is answered, fails, or takes too long: a late answer finds its place given up.
-    const settle = (svid: SvidMaterial | null, failure: string | null): void => {
+    const settle = (result: () => SvidMaterial): void => {
       if (!this.#limits.delete(cancelLimit)) return;
       cancelLimit();
       if (entry.state === 'requesting') {
-        if (svid !== null) this.#hold(entry, svid);
-        else this.#backOff(entry, failure ?? 'unknown failure');
+        try {
+          this.#hold(entry, this.#checked(entry.identity, result()));
+        } catch (error) {
+          this.#backOff(entry, error);
+        }
       }
       this.#pump();
     };
-    const cancelLimit = this.#clock.after(this.#requestTimeoutMs, () => settle(null, `no answer within ${this.#requestTimeoutMs} ms`));
-    this.#limits.add(cancelLimit);
-    this.#obtain(entry.identity).then(
-      (svid) => settle(svid, null),
-      (error: unknown) => settle(null, errorText(error)),
+    const fail = (error: unknown): void =>
+      settle(() => {
+        throw error;
+      });
+    const cancelLimit = this.#clock.after(this.#requestTimeoutMs, () =>
+      fail(new SvidTimeout(`no answer within ${this.#requestTimeoutMs} ms`)),
     );
+    this.#limits.add(cancelLimit);
+    entry.outdated = false;
+    this.#obtain(entry.identity, this.#ttlSeconds).then((svid) => {
+      settle(() => svid);
+      // Too late, or no good.
+      if (entry.svid?.certificateChain !== svid.certificateChain) wipeKey(svid.privateKey);
+    }, fail);
   }
 
-  async #obtain(identity: string): Promise<SvidMaterial> {
-    const { csr, privateKey } = await this.#createRequest(identity);
-    const certificateChain = await this.#issuer({ csr, identity, ttlSeconds: this.#ttlSeconds });
-    const chain = certificatesFromPem(certificateChain);
-    // What we would refuse from a peer, peers would refuse from us: notice here, with the reason.
-    const issuedTo = this.#verifier.verify(chain);
-    if (issuedTo.text !== identity) {
+  /** What we would refuse from a peer, peers would refuse from us: notice here, with the reason, whoever the SVID comes from. */
+  #checked(identity: string, svid: SvidMaterial): SvidMaterial {
+    const issuedTo = this.#verifier.verify(certificatesFromPem(svid.certificateChain));
+    if (issuedTo.text !== identity || svid.identity !== identity) {
       throw new CertsError('WEFT_CERTS_ISSUED_WRONG', `asked for ${identity}, the authority certified ${issuedTo.text}`, {
         nextStep: 'check the certificate authority',
       });
     }
-    if (!new X509Certificate(chain[0] as Uint8Array).checkPrivateKey(keyObject(privateKey))) {
-      throw new CertsError('WEFT_CERTS_ISSUED_WRONG', `the authority certified another key than that of ${identity}`, {
-        nextStep: 'check the certificate authority',
-      });
-    }
-    return {
-      identity,
-      certificateChain,
-      privateKey: shareKey(privateKey),
-      notAfter: Math.min(...chain.map((der) => readCertificateFields(der).notAfter)),
-    };
+    return svid;
   }
 
-  #hold(entry: Entry, svid: SvidMaterial): void {
-    if (entry.svid === null) this.#counters.issued++;
+  #hold(entry: Entry, obtained: SvidMaterial): void {
+    const svid = { ...obtained, privateKey: shareKey(obtained.privateKey) };
+    const before = entry.svid;
+    if (before === null) this.#counters.issued++;
     else this.#counters.renewed++;
     this.#move(entry, 'held');
     entry.svid = svid;
@@ -372,13 +425,75 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     this.#sleepUntil(entry, now + (svid.notAfter - now) * share);
     this.#waiters.resolve(svid);
     this.#changed();
+    // A provider may hand out what it handed out before.
+    if (before !== null && before.privateKey !== svid.privateKey) this.#discard(before);
+    if (entry.outdated) this.#reconsiderOne(entry, this.#withoutTainted());
   }
 
-  #backOff(entry: Entry, failure: string): void {
-    this.#counters.failed++;
+  /** The SVID is of no use any more. */
+  #drop(entry: Entry): void {
+    const { svid } = entry;
+    if (svid === null) return;
+    entry.svid = null;
+    this.#changed();
+    this.#discard(svid);
+  }
+
+  #discard({ privateKey }: SvidMaterial): void {
+    this.#discarded.push({ key: privateKey, since: this.#version });
+  }
+
+  /** Looks again at the SVIDs of a trust domain, because its bundle or its tainted keys changed. */
+  #reconsider(trustDomain: string): void {
+    const withoutTainted = this.#withoutTainted();
+    for (const entry of this.#entries.values()) {
+      if (!entry.identity.startsWith(`spiffe://${trustDomain}/`)) continue;
+      if (entry.state === 'requesting') entry.outdated = true;
+      if (entry.svid !== null) this.#reconsiderOne(entry, withoutTainted);
+    }
+    this.#pump();
+  }
+
+  /** @param withoutTainted a verifier to which tainted keys are revoked ones */
+  #reconsiderOne(entry: Entry, withoutTainted: SvidVerifier): void {
+    const { svid } = entry;
+    if (svid === null) return;
+    const chain = certificatesFromPem(svid.certificateChain);
+    if (problemCode(this.#verifier, chain) === 'WEFT_IDENTITY_PEER_REVOKED') {
+      this.#drop(entry);
+      this.#renew(entry, 0);
+    } else if (problemCode(withoutTainted, chain) !== null) this.#renew(entry, TAINTED_SPREAD_MS);
+  }
+
+  #withoutTainted(): SvidVerifier {
+    const source: BundleSource = {
+      bundle: (trustDomain) => {
+        const bundle = this.bundle(trustDomain);
+        return bundle === null ? null : { ...bundle, revokedKeys: [...bundle.revokedKeys, ...this.#taintedKeys] };
+      },
+    };
+    return new SvidVerifier(source, { now: () => this.#clock.now(), cacheSize: 0 });
+  }
+
+  /** Back to the queue within `spreadMs`, unless that happens sooner anyway, or a request is queued or under way. */
+  #renew(entry: Entry, spreadMs: number): void {
+    if (entry.state !== 'held' && (entry.state !== 'backoff' || spreadMs > 0)) return;
+    const due = this.#clock.now() + spreadMs * this.#random();
+    if (entry.due !== null && entry.due <= due) return;
+    if (spreadMs === 0) {
+      this.#move(entry, 'queued');
+      return;
+    }
+    entry.cancelTimer?.();
+    this.#sleepUntil(entry, due);
+  }
+
+  #backOff(entry: Entry, error: unknown): void {
+    const reason = svidFailure(error);
+    this.#counters.failed[reason] = (this.#counters.failed[reason] ?? 0) + 1;
     this.#move(entry, 'backoff');
     entry.failures++;
-    entry.lastFailure = failure;
+    entry.lastFailure = error instanceof SvidTimeout ? error.message : errorText(error);
     const delay = Math.min(BACKOFF_START_MS * 2 ** (entry.failures - 1), BACKOFF_CAP_MS);
     // Only ever less than the delay: nodes that failed together must not come back together.
     this.#sleepUntil(entry, this.#clock.now() + delay * (1 - BACKOFF_JITTER * this.#random()));
@@ -409,4 +524,18 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     this.#version++;
     this.#notifier.changed();
   }
+}
+
+/** The code of what keeps a chain from being valid; null: nothing does. */
+function problemCode(verifier: SvidVerifier, chain: readonly Uint8Array[]): string | null {
+  try {
+    verifier.verify(chain);
+    return null;
+  } catch (error) {
+    return error instanceof IdentityError ? error.code : '';
+  }
+}
+
+function sameTexts(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((text, index) => text === b[index]);
 }

@@ -4,6 +4,7 @@
  */
 import { type MessageType, messageType } from '../../src/grpc/message.ts';
 import type { MethodDefinition, ServiceDefinition } from '../../src/grpc/service.ts';
+import { STRUCT, type Struct } from './struct.ts';
 
 /** A request without fields. */
 export type EmptyRequest = Record<never, never>;
@@ -66,8 +67,7 @@ export interface ValidateJwtSvidRequest {
 
 export interface ValidateJwtSvidResponse {
   readonly spiffeId: string;
-  /** A google.protobuf.Struct, encoded: see struct.ts. */
-  readonly claims: Uint8Array;
+  readonly claims: Struct | null;
 }
 
 export interface WitSvidRequest {
@@ -142,7 +142,7 @@ const VALIDATE_JWT_SVID_REQUEST: MessageType<ValidateJwtSvidRequest> = messageTy
 
 const VALIDATE_JWT_SVID_RESPONSE: MessageType<ValidateJwtSvidResponse> = messageType('ValidateJWTSVIDResponse', {
   spiffeId: { number: 1, kind: 'string' },
-  claims: { number: 2, kind: 'bytes' },
+  claims: { number: 2, kind: STRUCT },
 });
 
 const WIT_SVID_REQUEST: MessageType<WitSvidRequest> = messageType('WITSVIDRequest', { spiffeId: { number: 1, kind: 'string' } });

@@ -9,6 +9,8 @@ export interface AgentOptions {
   readonly stateDirectory: string;
   /** Holds the admin socket. */
   readonly runDirectory: string;
+  /** Where the SPIFFE Workload API is served; null: nowhere. */
+  readonly workloadApiSocket: string | null;
   /** Where kernel objects are pinned. */
   readonly bpfDirectory: string;
   /** The cgroup v2 directory that the hooks are attached to: the root of the hierarchy, or the part of it that is this node. */

@@ -99,6 +99,11 @@ export class Enrolment {
     return this.#state === 'enrolled' || (this.#closed !== null && this.#closedWhole);
   }
 
+  /** Device and inode of its place while it is enrolled. */
+  get instance(): string | null {
+    return this.#instance;
+  }
+
   /** The kernel's key of the workload while it is captured. */
   get key(): bigint {
     return this.#key;

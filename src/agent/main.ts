@@ -3,10 +3,13 @@ import { join } from 'node:path';
 import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
-import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
+import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
 import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
+import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import { readPrivateFile } from '../../certs/private-file.ts';
+import { certifiedKey } from '../../certs/svid/certified-key.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
+import { certificatesFromPem } from '../../certs/x509/pem.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
@@ -21,11 +24,13 @@ import { AdminServer, type AdminSource } from './admin-server.ts';
 import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
+import { IdentityDistribution } from './identity-distribution.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
 import { createLog } from './log.ts';
-import { configurationProblems, kernelEvents, renderMetrics, svidExpiry } from './metrics.ts';
+import { configurationProblems, kernelEvents, bundleSequences, renderMetrics, svidExpiry, svidRequests } from './metrics.ts';
 import { Registry } from './registry.ts';
 import { WorkerPool } from './worker-pool.ts';
+import { openToPass, startWorkloadApi, type WorkloadApiParts, workloadApiSource } from './workload-api-socket.ts';
 
 /** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
 const HOST_WORKLOAD_ID = 0;
@@ -53,7 +58,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const svids = started.use(
     new SvidManager({
       ttlSeconds: options.svidTtlSeconds,
-      issuer: async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+      obtain: (wanted, ttl) =>
+        certifiedKey(
+          wanted,
+          ttl,
+          async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+        ),
     }),
   );
   svids.setBundle(options.trustDomain, authority.roots);
@@ -95,7 +105,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         deniedByHeader: options.deniedByHeader,
       }),
       onReady: (index) => {
-        workers.send(index, { type: 'identities', update: svids.snapshot() });
+        distribution.started(index);
         workers.send(index, { type: 'jwks', update: jwks.snapshot() });
         if (hostListens) void rejoin(index);
       },
@@ -103,8 +113,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onNeedJwks: (uri) => void jwks.refresh(uri),
     }),
   );
-  const sendIdentities = (): void => workers.broadcast({ type: 'identities', update: svids.snapshot() });
-  started.defer(svids.onChange(sendIdentities));
+  // Keys that no thread uses any more are wiped.
+  const distribution = started.use(new IdentityDistribution({ source: svids, workers, onAcknowledged: (version) => svids.wipe(version) }));
   started.defer(jwks.onChange((update) => workers.broadcast({ type: 'jwks', update })));
 
   // Mesh: who is in it, and who of them is here.
@@ -125,7 +135,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       hostPorts: () => hostPorts,
       identityReady: async (identity) => {
         await svids.wait(identity, SVID_WAIT_MS);
-        sendIdentities();
+        distribution.sendAll();
       },
       setIdentities: (wanted) => {
         for (const identity of wanted) svids.ensure(identity);
@@ -179,6 +189,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   await workers.start();
   await listenOnHost();
+
+  // Workload API: what workloads get of their own identity.
+  if (options.workloadApiSocket !== null) {
+    openToPass(options.runDirectory);
+    started.use(
+      await startWorkloadApi({
+        path: options.workloadApiSocket,
+        source: workloadApiSource({ svids, provider: authorityProvider(authority, options.trustDomain), changes: [svids, registry] }),
+        registry,
+        cgroupMount: findCgroup2() ?? cgroupRoot,
+        log,
+      }),
+    );
+  }
 
   // Configuration: from here on the node follows it.
   const problems = new ConfigProblemLog(log);
@@ -274,6 +298,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     return renderMetrics(blocks, traffic, [
       kernelEvents(new Map(Object.entries(hooks.counters()))),
       svidExpiry(expiring, Date.now()),
+      ...svidRequests(svids.counters),
+      bundleSequences(svids.bundles()),
       configurationProblems(problems.counts),
     ]);
   }
@@ -286,7 +312,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     counters,
     metrics,
     connections: async () => ((await workers.requestAll({ type: 'connections' })) as ConnectionInfo[][]).flat(),
-    addHostWorkload: (request) => registry.addHostWorkload(request),
+    addHostWorkload: async (request) => ({ ...(await registry.addHostWorkload(request)), workloadApiSocket: options.workloadApiSocket }),
     removeHostWorkload: (namespace, name) => registry.removeHostWorkload(namespace, name),
   };
   log.info({ node: options.nodeName, trustDomain: options.trustDomain, workers: workers.size, left: hooks.left.length }, 'the agent runs');
@@ -318,6 +344,22 @@ async function openAuthority(options: AgentOptions): Promise<CertificateAuthorit
     throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });
   }
   return CertificateAuthority.fromPem({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain });
+}
+
+/** The part of an identity provider that the authority of this process has: it signs no JWT-SVIDs. */
+function authorityProvider(authority: CertificateAuthority, trustDomain: string): WorkloadApiParts['provider'] {
+  const bundle: SpiffeBundle = {
+    trustDomain,
+    x509Authorities: certificatesFromPem(authority.roots),
+    jwtAuthorities: [],
+    sequence: 1n,
+    refreshHintSeconds: null,
+  };
+  return {
+    trust: () => ({ sequence: 1n, bundle, taintedKeys: [], revokedKeys: [] }),
+    federatedBundles: () => [],
+    jwtSvid: () => Promise.reject(new AgentError('WEFT_AGENT_AUTHORITY', 'this authority signs no JWT-SVIDs')),
+  };
 }
 
 function openAccessLog(where: AgentOptions['accessLog']): number | null {

@@ -1,4 +1,6 @@
 import { type Metric, Registry } from 'prom-client';
+import { SVID_FAILURES } from '../../certs/svid/svid-failure.ts';
+import type { SvidCounters } from '../../certs/svid/svid-manager.ts';
 import { COUNTER_FAMILIES, type CounterFamily, HISTOGRAM_BUCKETS, histogramBound } from '../../proxy/telemetry/counter-table.ts';
 import { type CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import { mergeTraffic, type TrafficLabels, type TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
@@ -73,6 +75,46 @@ export function svidExpiry(svids: readonly { readonly identity: string; readonly
     help: 'Seconds until the SVID of an identity expires',
     type: 'gauge',
     samples: svids.map(({ identity, notAfter }) => ({ labels: { identity }, value: (notAfter - now) / 1000 })),
+  };
+}
+
+/** What became of requests for SVIDs since the agent's start. */
+export function svidRequests(counters: SvidCounters): MetricFamily[] {
+  const total = (name: string, help: string, value: number): MetricFamily => ({
+    name,
+    help,
+    type: 'counter',
+    samples: [{ labels: {}, value }],
+  });
+  return [
+    total('weft_svids_issued_total', 'First SVIDs of identities', counters.issued),
+    total('weft_svids_renewed_total', 'SVIDs that replaced another', counters.renewed),
+    {
+      name: 'weft_svid_failures_total',
+      help: 'Requests for an SVID that failed, by reason; they are repeated',
+      type: 'counter',
+      samples: SVID_FAILURES.map((reason) => ({ labels: { reason }, value: counters.failed[reason] ?? 0 })),
+    },
+  ];
+}
+
+/** The sequence of each trust bundle (spiffe_sequence where its publisher gives one). */
+export function bundleSequences(bundles: readonly { readonly trustDomain: string; readonly sequence: number | bigint }[]): MetricFamily {
+  return {
+    name: 'weft_trust_bundle_sequence',
+    help: 'Sequence number of the trust bundle of a trust domain; it grows with each change',
+    type: 'gauge',
+    samples: bundles.map(({ trustDomain, sequence }) => ({ labels: { trust_domain: trustDomain }, value: Number(sequence) })),
+  };
+}
+
+/** @param seconds how far our clock is ahead of the identity provider's; null: not measured, and no sample */
+export function clockSkew(seconds: number | null): MetricFamily {
+  return {
+    name: 'weft_clock_skew_seconds',
+    help: "How far this node's clock is ahead of its identity provider's",
+    type: 'gauge',
+    samples: seconds === null ? [] : [{ labels: {}, value: seconds }],
   };
 }
 

@@ -1,5 +1,6 @@
 import { type FSWatcher, existsSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { ChangeNotifier } from '../../certs/change-notifier.ts';
 import { buildSnapshot, WorkloadIds } from '../config/build-snapshot.ts';
 import type { LeftEnrolment } from '../../bpf/kernel-hooks.ts';
 import type { EnrolmentInfo, HostWorkloadAnswer, HostWorkloadRequest } from '../model/admin-api.ts';
@@ -8,6 +9,7 @@ import type { MeshSnapshot, WorkloadEntry } from '../model/snapshot.ts';
 import { AgentError } from './agent-error.ts';
 import { Enrolment, type EnrolmentDependencies } from './enrolment.ts';
 import { HostWorkloads } from './host-workloads.ts';
+import type { LocalPlace, LocalPlaces } from './local-places.ts';
 import { keyOfPlace, type Place, placeKey, placeOf } from './place.ts';
 
 /** A watch may miss what happens between a look and its start; places are looked at again this often. */
@@ -37,6 +39,7 @@ export class Registry implements AsyncDisposable {
   readonly #hostWorkloads: HostWorkloads;
   readonly #watchers = new Map<string, FSWatcher>();
   readonly #poll: NodeJS.Timeout;
+  readonly #notifier = new ChangeNotifier();
   #resources: readonly Resource[] = [];
   #configured = false;
   #version = 0;
@@ -83,6 +86,25 @@ export class Registry implements AsyncDisposable {
     return [...this.#enrolments.values()].map((enrolment) => enrolment.info());
   }
 
+  /** The enrolled workloads by what the kernel knows them by. */
+  localPlaces(): LocalPlaces {
+    const networkNamespaces = new Map<string, LocalPlace>();
+    const cgroups = new Map<bigint, LocalPlace>();
+    for (const enrolment of this.#enrolments.values()) {
+      const { state, workload, place, instance, key } = enrolment;
+      if (state !== 'enrolled' || instance === null) continue;
+      const found: LocalPlace = { workload: `${workload.namespace}/${workload.name}`, identity: workload.identity };
+      if (place.kind === 'cgroup') cgroups.set(key, found);
+      else networkNamespaces.set(instance, found);
+    }
+    return { networkNamespaces, cgroups };
+  }
+
+  /** Called after workloads may have been enrolled, released or renamed. Returns the unsubscribe function. */
+  onChange(listener: () => void): () => void {
+    return this.#notifier.subscribe(listener);
+  }
+
   /**
    * Takes the configuration, whole.
    * @param complete false when a part of it could not be read: what a former agent captured then stays as it is, wanted or not
@@ -98,7 +120,7 @@ export class Registry implements AsyncDisposable {
    * Enrols a cgroup of this host as a workload.
    * @throws AgentError WEFT_AGENT_WORKLOAD_EXISTS, WEFT_AGENT_WORKLOAD
    */
-  async addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer> {
+  async addHostWorkload(request: HostWorkloadRequest): Promise<Omit<HostWorkloadAnswer, 'workloadApiSocket'>> {
     const name = request.name ?? basename(request.cgroup);
     const key = `${request.namespace}/${name}`;
     const known = this.#hostWorkloads.get(request.namespace, name);
@@ -189,6 +211,7 @@ export class Registry implements AsyncDisposable {
       const left = this.#leave(name, enrolment, handOver);
       if (handOver) handedOver.push(left);
     }
+    this.#notifier.changed();
     // Workers learn modes and policies before anything arrives that needs them.
     await this.#publish();
     await Promise.all(handedOver);
@@ -209,6 +232,7 @@ export class Registry implements AsyncDisposable {
     } finally {
       this.#prepared.clear();
     }
+    this.#notifier.changed();
     if (starting.some((enrolment) => enrolment.state !== 'enrolled')) await this.#publish();
     this.#watchPlaces();
     if (this.#configured) this.#settle(wanted);
@@ -366,6 +390,7 @@ export class Registry implements AsyncDisposable {
     for (const watcher of this.#watchers.values()) watcher.close();
     this.#watchers.clear();
     await this.#idle();
+    this.#notifier[Symbol.dispose]();
   }
 
   /** Resolves when no reconciliation runs. Never rejects. */

@@ -64,6 +64,9 @@ async function answer(message: Extract<ToWorker, { request: number }>): Promise<
       dataPlane.apply(message.snapshot);
       authorisers.retain(message.snapshot.settings.extensionProviders);
       return null;
+    case 'identities':
+      identities.apply(message.update);
+      return null;
     case 'listen':
       forgetPlace(message.workloadId);
       places.set(message.workloadId, {
@@ -88,10 +91,6 @@ async function answer(message: Extract<ToWorker, { request: number }>): Promise<
 }
 
 port.on('message', (message: ToWorker) => {
-  if (message.type === 'identities') {
-    identities.apply(message.update);
-    return;
-  }
   if (message.type === 'jwks') {
     jwks.apply(message.update);
     return;

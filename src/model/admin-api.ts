@@ -17,6 +17,9 @@ import type { ConnectionInfo, ListenerPorts } from './worker-messages.ts';
  */
 export const ADMIN_SOCKET_NAME = 'admin.sock';
 
+/** Below the run directory: the SPIFFE Workload API, in a directory of its own that may be mounted into pods. */
+export const WORKLOAD_API_SOCKET_NAME = 'public/workload-api.sock';
+
 /** Where the agent keeps its admin socket unless told otherwise. */
 export const DEFAULT_RUN_DIRECTORY = '/run/weft';
 /** Where the agent pins its kernel objects unless told otherwise. */
@@ -114,4 +117,6 @@ export interface HostWorkloadAnswer {
   readonly namespace: string;
   readonly identity: string;
   readonly mode: Mode;
+  /** Path of the SPIFFE Workload API's socket; null when the agent does not serve it. */
+  readonly workloadApiSocket: string | null;
 }

@@ -46,7 +46,8 @@ export interface JwksUpdate {
 
 export type ToWorker =
   | { readonly type: 'snapshot'; readonly request: number; readonly snapshot: MeshSnapshot }
-  | { readonly type: 'identities'; readonly update: IdentityUpdate }
+  /** The answer says that this worker presents and verifies with nothing else from now on. */
+  | { readonly type: 'identities'; readonly request: number; readonly update: IdentityUpdate }
   | { readonly type: 'jwks'; readonly update: JwksUpdate }
   | {
       /** The worker takes over the listening descriptors; it makes its own duplicate of networkNamespace. */

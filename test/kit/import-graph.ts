@@ -22,7 +22,7 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
   admin: { folder: 'src/admin/', may: ['model'] },
   config: { folder: 'src/config/', may: ['model'] },
   control: { folder: 'src/control/', may: ['model', 'config', 'certs', 'grpc', 'admin'] },
-  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin'] },
+  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin', 'grpc'] },
   // The kernel features for `doctor`, and the pins for `uninstall`.
   cli: { folder: 'src/cli/', may: ['model', 'config', 'bpf'] },
   console: { folder: 'src/console/', may: ['model'] },

@@ -1,7 +1,8 @@
 import { availableParallelism, constants, hostname } from 'node:os';
+import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { startAgent } from '../../agent/main.ts';
-import { DEFAULT_BPF_DIRECTORY, DEFAULT_RUN_DIRECTORY, DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
+import { DEFAULT_BPF_DIRECTORY, DEFAULT_RUN_DIRECTORY, DEFAULT_STATE_DIRECTORY, WORKLOAD_API_SOCKET_NAME } from '../../model/admin-api.ts';
 import { errorText, WeftError } from '../../model/errors.ts';
 import { checkTrustDomain } from '../../model/identity.ts';
 import { findCgroupMount } from '../cgroup-mount.ts';
@@ -21,6 +22,7 @@ export interface AgentFlags {
   readonly trustDomain: string;
   readonly stateDir: string;
   readonly runDir: string;
+  readonly workloadApi?: string;
   readonly bpfDir: string;
   readonly cgroupRoot?: string;
   readonly caDir?: string;
@@ -69,6 +71,7 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
     trustDomain: trustDomain(flags.trustDomain),
     stateDirectory,
     runDirectory: path('--run-dir', flags.runDir),
+    workloadApiSocket: workloadApiSocket(flags, path),
     bpfDirectory: path('--bpf-dir', flags.bpfDir),
     cgroupRoot: cgroupRoot(flags.cgroupRoot, machine),
     certificateAuthority: certificateAuthority(flags, stateDirectory, path),
@@ -148,6 +151,11 @@ function certificateAuthority(
   return { kind: 'given', certificateFile: path('--ca-cert', caCert), keyFile: path('--ca-key', caKey) };
 }
 
+function workloadApiSocket({ workloadApi, runDir }: AgentFlags, path: (flag: string, text: string) => string): string | null {
+  if (workloadApi === 'off') return null;
+  return workloadApi === undefined ? join(path('--run-dir', runDir), WORKLOAD_API_SOCKET_NAME) : path('--workload-api', workloadApi);
+}
+
 function accessLog(text: string, path: (flag: string, text: string) => string): AgentOptions['accessLog'] {
   if (text === '-') return { kind: 'stdout' };
   if (text === 'off') return { kind: 'off' };
@@ -172,6 +180,7 @@ export function addAgentCommand(program: Command, context: CommandContext): void
     .option('--trust-domain <name>', 'the trust domain of all identities', 'cluster.local')
     .option('--state-dir <dir>', 'what must outlive the agent', DEFAULT_STATE_DIRECTORY)
     .option('--run-dir <dir>', 'holds the admin socket', DEFAULT_RUN_DIRECTORY)
+    .option('--workload-api <path>', `socket of the SPIFFE Workload API, or off (default: RUN-DIR/${WORKLOAD_API_SOCKET_NAME})`)
     .option('--bpf-dir <dir>', 'where kernel hooks and maps are pinned', DEFAULT_BPF_DIRECTORY)
     .option('--cgroup-root <dir>', 'processes below this cgroup are seen (default: where cgroup v2 is mounted)')
     .option('--ca-dir <dir>', 'directory of the certificate authority, made at the first start (default: STATE-DIR/ca)')

@@ -120,7 +120,7 @@ export async function runCommand(options: RunOptions, { admin, createCgroup, ter
     if (signals.stop !== null) return stopped(signals);
     // From now on under the name that it has: should another agent come, it is the same workload.
     using _watch = watchAgent(admin, { ...request, name: workload.name }, terminal);
-    const code = await runInside(cgroup, command, signals);
+    const code = await runInside(cgroup, command, signals, environmentOf(workload));
     await settle(cgroup, wait, signals);
     return code;
   } finally {
@@ -149,10 +149,21 @@ async function agentReady(admin: AdminClient, signals: SignalForwarding): Promis
   return false;
 }
 
-async function runInside(cgroup: RunCgroup, [file, ...args]: readonly string[], signals: SignalForwarding): Promise<number> {
+/** The command finds the Workload API without configuration (SPIFFE_Workload_Endpoint.md section 4), unless it was told of another. */
+function environmentOf({ workloadApiSocket }: HostWorkloadAnswer): NodeJS.ProcessEnv {
+  if (workloadApiSocket === null) return process.env;
+  return { SPIFFE_ENDPOINT_SOCKET: `unix://${workloadApiSocket}`, ...process.env };
+}
+
+async function runInside(
+  cgroup: RunCgroup,
+  [file, ...args]: readonly string[],
+  signals: SignalForwarding,
+  environment: NodeJS.ProcessEnv,
+): Promise<number> {
   if (file === undefined)
     throw new CliError('WEFT_CLI_USAGE', 'there is no command', { exitCode: EXIT.USAGE, nextStep: 'write it after --' });
-  const child = cgroup.inside(() => start(file, args));
+  const child = cgroup.inside(() => start(file, args, environment));
   signals.passTo(child);
   try {
     return await new Promise((resolve, reject) => {
@@ -164,9 +175,9 @@ async function runInside(cgroup: RunCgroup, [file, ...args]: readonly string[], 
   }
 }
 
-function start(file: string, args: readonly string[]): ChildProcess {
+function start(file: string, args: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
   try {
-    return spawn(file, args, { stdio: 'inherit' });
+    return spawn(file, args, { stdio: 'inherit', env });
   } catch (error) {
     // Such as an argument list that is too long.
     throw startError(file, error as Error);

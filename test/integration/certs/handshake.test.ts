@@ -9,6 +9,7 @@ import { connect, createSecureContext, createServer as createTlsServer, type Sec
 import { Worker } from 'node:worker_threads';
 import { CertificateAuthority } from '../../../certs/authority/certificate-authority.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { certifiedKey } from '../../../certs/svid/certified-key.ts';
 import { SvidManager } from '../../../certs/svid/svid-manager.ts';
 import { SvidTlsContexts } from '../../../certs/svid/tls-contexts.ts';
 import type { IdentityError } from '../../../src/model/identity.ts';
@@ -32,7 +33,12 @@ before(async () => {
   testRoot = await forgeRoot({ subject: 'CN=test root of example.org' });
   foreignRoot = await forgeRoot({ subject: 'CN=foreign', uris: ['spiffe://foreign.example'] });
   manager = new SvidManager({
-    issuer: async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+    obtain: (wanted, ttl) =>
+      certifiedKey(
+        wanted,
+        ttl,
+        async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+      ),
   });
   manager.setBundle('example.org', authority.roots + testRoot.pem);
   manager.setBundle('foreign.example', foreignRoot.pem);

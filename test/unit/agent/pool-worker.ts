@@ -3,7 +3,7 @@ import type { ToWorker } from '../../../src/model/worker-messages.ts';
 
 /** A worker for worker-pool.test.ts: it answers `traffic`, fails at `connections`, and dies of a `drain`. */
 parentPort?.on('message', (message: ToWorker) => {
-  if (message.type === 'identities' || message.type === 'jwks') return;
+  if (message.type === 'jwks') return;
   const { request, type } = message;
   if (type === 'drain') throw new Error('asked to die');
   if (type === 'traffic') parentPort?.postMessage({ type: 'done', request, value: 'answer' });
