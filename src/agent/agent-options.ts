@@ -15,10 +15,18 @@ export interface AgentOptions {
   readonly bpfDirectory: string;
   /** The cgroup v2 directory that the hooks are attached to: the root of the hierarchy, or the part of it that is this node. */
   readonly cgroupRoot: string;
-  /** `directory`: loaded from there, or created at the first start. `given`: PEM files of the operator's own. */
+  /**
+   * `directory`: loaded from there, or created at the first start. `given`: PEM files of the operator's own. `spire`: an upstream SPIRE agent,
+   * through its Workload API, and for workloads its Broker API where that is given (`servers`: SPIFFE IDs that may serve it; none: any agent).
+   */
   readonly certificateAuthority:
     | { readonly kind: 'directory'; readonly directory: string }
-    | { readonly kind: 'given'; readonly certificateFile: string; readonly keyFile: string };
+    | { readonly kind: 'given'; readonly certificateFile: string; readonly keyFile: string }
+    | {
+        readonly kind: 'spire';
+        readonly socketPath: string;
+        readonly broker: { readonly socketPath: string; readonly servers: readonly string[] } | null;
+      };
   readonly svidTtlSeconds: number;
   /** Proxy threads, at least 1. */
   readonly workers: number;

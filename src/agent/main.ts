@@ -339,6 +339,9 @@ const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', i
 async function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
   const { certificateAuthority: given, trustDomain } = options;
   if (given.kind === 'directory') return CertificateAuthority.loadOrCreate({ directory: given.directory, trustDomain });
+  if (given.kind === 'spire') {
+    throw new AgentError('WEFT_AGENT_AUTHORITY', 'this agent takes no identities from SPIRE', { nextStep: 'leave --spire-socket out' });
+  }
   const key = await readPrivateFile(given.keyFile);
   if (key === null) {
     throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });

@@ -9,6 +9,7 @@ import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError, EXIT, usageError } from '../cli-error.ts';
 import { absolutePath, hostAndPort, namespaceName, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
+import { spireAgent } from './agent-spire-flags.ts';
 import { showError, type Terminal } from '../terminal.ts';
 
 type StartAgent = typeof startAgent;
@@ -28,6 +29,9 @@ export interface AgentFlags {
   readonly caDir?: string;
   readonly caCert?: string;
   readonly caKey?: string;
+  readonly spireSocket?: string;
+  readonly spireBrokerSocket?: string;
+  readonly spireBrokerId?: readonly string[];
   readonly svidTtl: string;
   readonly workers?: string;
   readonly metrics?: string;
@@ -74,7 +78,7 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
     workloadApiSocket: workloadApiSocket(flags, path),
     bpfDirectory: path('--bpf-dir', flags.bpfDir),
     cgroupRoot: cgroupRoot(flags.cgroupRoot, machine),
-    certificateAuthority: certificateAuthority(flags, stateDirectory, path),
+    certificateAuthority: spireAgent(flags, path) ?? certificateAuthority(flags, stateDirectory, path),
     svidTtlSeconds: wholeNumber('--svid-ttl', flags.svidTtl, 1, LONGEST_SVID_TTL_SECONDS),
     workers:
       flags.workers === undefined
@@ -186,6 +190,9 @@ export function addAgentCommand(program: Command, context: CommandContext): void
     .option('--ca-dir <dir>', 'directory of the certificate authority, made at the first start (default: STATE-DIR/ca)')
     .option('--ca-cert <file>', 'PEM certificate of an authority of your own, with the chain to its root')
     .option('--ca-key <file>', 'PEM key of that authority, readable by the agent alone')
+    .option('--spire-socket <file>', "Workload API of this host's SPIRE agent: identities come from there, instead of an authority")
+    .option('--spire-broker-socket <file>', 'Broker API of that SPIRE agent, for the identities of workloads')
+    .option('--spire-broker-id <id...>', 'SPIFFE IDs that may serve the Broker API (default: the agents of SPIRE)')
     .option('--svid-ttl <seconds>', 'life of the certificates of workloads; renewed at half of it', '86400')
     .option('--workers <n>', `proxy threads (default: one for each core, at most ${DEFAULT_MOST_WORKERS})`)
     .option('--metrics <host:port>', 'also serve Prometheus metrics here, unencrypted (default: admin socket only)')
