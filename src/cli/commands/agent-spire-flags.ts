@@ -1,10 +1,14 @@
-import type { startAgent } from '../../agent/main.ts';
 import { errorText } from '../../model/errors.ts';
 import { parseSpiffeId } from '../../model/identity.ts';
 import { usageError } from '../cli-error.ts';
 import type { AgentFlags } from './agent.ts';
 
-type CertificateAuthority = Parameters<typeof startAgent>[0]['certificateAuthority'];
+/** As in src/agent/agent-options.ts. */
+export interface SpireAgent {
+  readonly kind: 'spire';
+  readonly socketPath: string;
+  readonly broker: { readonly socketPath: string; readonly servers: readonly string[] } | null;
+}
 
 /**
  * The SPIRE agent that the flags name, or null when they name none.
@@ -14,7 +18,7 @@ type CertificateAuthority = Parameters<typeof startAgent>[0]['certificateAuthori
 export function spireAgent(
   flags: Pick<AgentFlags, 'spireSocket' | 'spireBrokerSocket' | 'spireBrokerId' | 'caDir' | 'caCert' | 'caKey'>,
   path: (flag: string, text: string) => string,
-): (CertificateAuthority & { readonly kind: 'spire' }) | null {
+): SpireAgent | null {
   const { spireSocket, spireBrokerSocket, spireBrokerId } = flags;
   if (spireSocket === undefined) {
     if (spireBrokerSocket === undefined && spireBrokerId === undefined) return null;
