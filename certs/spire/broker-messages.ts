@@ -2,16 +2,10 @@
  * The messages and the service of SPIFFE's brokerapi.proto (github.com/spiffe/spiffe, standards/brokerapi.proto; incubating): identities of
  * referenced workloads, for a broker that acts on their behalf. What the fields must hold is in SPIFFE_Broker_API.md.
  */
-import { type MessageType, encodeMessage, messageType } from '../../src/grpc/message.ts';
+import { ANY, type Any, packAny } from '../../src/grpc/any.ts';
+import { type MessageType, messageType } from '../../src/grpc/message.ts';
 import type { MethodDefinition, ServiceDefinition } from '../../src/grpc/service.ts';
 import { JWT_SVID, type JwtSvidResponse, X509_SVID, type X509SvidResponse } from '../workload-api/messages.ts';
-
-/** google.protobuf.Any. */
-export interface AnyMessage {
-  /** `type.googleapis.com/<full name of the message>`. */
-  readonly typeUrl: string;
-  readonly value: Uint8Array;
-}
 
 /** A process of this node. */
 export interface WorkloadPidReference {
@@ -20,7 +14,7 @@ export interface WorkloadPidReference {
 }
 
 export interface WorkloadReference {
-  readonly reference: AnyMessage | null;
+  readonly reference: Any | null;
 }
 
 export interface SubscribeToX509SvidRequest {
@@ -33,11 +27,6 @@ export interface BrokerJwtSvidRequest {
   /** Empty: all identities of the workload. */
   readonly spiffeId: string;
 }
-
-export const ANY: MessageType<AnyMessage> = messageType('google.protobuf.Any', {
-  typeUrl: { number: 1, kind: 'string' },
-  value: { number: 2, kind: 'bytes' },
-});
 
 export const WORKLOAD_PID_REFERENCE: MessageType<WorkloadPidReference> = messageType('spiffe.broker.WorkloadPIDReference', {
   pid: { number: 1, kind: 'int32' },
@@ -95,10 +84,5 @@ export const BROKER_SECURITY_HEADER = 'broker.spiffe.io';
 
 /** Refers to a workload by one of its processes (SPIFFE_Broker_API.md section 3.1.3). Means nothing on another node. */
 export function pidReference(pid: number): WorkloadReference {
-  return {
-    reference: {
-      typeUrl: `type.googleapis.com/${WORKLOAD_PID_REFERENCE.name}`,
-      value: encodeMessage(WORKLOAD_PID_REFERENCE, { pid }),
-    },
-  };
+  return { reference: packAny(WORKLOAD_PID_REFERENCE, { pid }) };
 }
