@@ -17,7 +17,7 @@ import {
 import type { MeshSnapshot } from '../model/snapshot.ts';
 import type { ConnectionInfo } from '../model/worker-messages.ts';
 import { AgentError } from './agent-error.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 import { METRICS_CONTENT_TYPE } from './metrics.ts';
 
 /** What the admin endpoint shows; the agent implements it. */

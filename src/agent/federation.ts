@@ -3,7 +3,7 @@ import { BundleStore } from '../../certs/bundle/bundle-store.ts';
 import { FederationClient } from '../../certs/bundle/federation-client.ts';
 import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import { isFetchable, refusedHost } from '../config/fetchable-address.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 
 export interface FederationOptions {
   readonly stateDirectory: string;
