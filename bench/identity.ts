@@ -9,7 +9,8 @@ import { CertificateAuthority } from '../certs/authority/certificate-authority.t
 import { certifiedKey } from '../certs/svid/certified-key.ts';
 import { SvidVerifier } from '../certs/svid/peer-verifier.ts';
 import { SvidManager } from '../certs/svid/svid-manager.ts';
-import { SvidTlsContexts } from '../certs/svid/tls-contexts.ts';
+import { withPemKey } from '../certs/svid/private-key.ts';
+import { SvidTlsContexts, TLS_SUITES } from '../certs/svid/tls-contexts.ts';
 import { Handshake, type HandshakeOwner } from '../proxy/tunnel/handshake.ts';
 import { peerChain } from '../proxy/tunnel/peer-certificates.ts';
 import { TunnelClient, tunnelTlsOptions } from '../proxy/tunnel/tunnel-client.ts';
@@ -109,11 +110,11 @@ async function measureHandshakes(authority: CertificateAuthority, { rounds, prog
   }
   using contexts = new SvidTlsContexts(manager);
   const contenders = [
-    await bare(contexts, false),
+    await bare(manager, false),
     await handshake('weft', contexts, new SvidVerifier(manager)),
     await handshake('weft, peers unknown', contexts, new SvidVerifier(manager, { cacheSize: 0 })),
     await tunnel('weft, whole tunnel', contexts, new SvidVerifier(manager)),
-    await bare(contexts, true),
+    await bare(manager, true),
   ];
   const results = new Map<string, Round[]>(contenders.map(({ name }) => [name, []]));
   for (const contender of contenders) await batch(contender);
@@ -171,11 +172,29 @@ async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-/** Node's own client and server with the same contexts, OpenSSL's check of the chain on both sides. */
-async function bare(contexts: SvidTlsContexts, resume: boolean): Promise<Contender> {
+/** The same certificates and settings with the roots that OpenSSL is to check with. */
+function bareContext(manager: SvidManager, identity: string): SecureContext {
+  const svid = manager.current(identity);
+  const bundle = manager.bundle(TRUST_DOMAIN);
+  if (svid === null || bundle === null) throw new Error(`no SVID for ${identity}`);
+  return withPemKey(svid.privateKey, (key) =>
+    tls.createSecureContext({
+      key,
+      cert: svid.certificateChain,
+      ca: bundle.roots,
+      minVersion: 'TLSv1.3',
+      maxVersion: 'TLSv1.3',
+      ciphers: TLS_SUITES,
+      sessionIdContext: 'bench',
+    }),
+  );
+}
+
+/** Node's own client and server, OpenSSL's check of the chain on both sides. */
+async function bare(manager: SvidManager, resume: boolean): Promise<Contender> {
   const name = resume ? 'node:tls, resumed' : 'node:tls';
   const secured: ((socket: TLSSocket) => void)[] = [];
-  const context = contextOf(contexts, SERVER);
+  const [near, context] = [CLIENT, SERVER].map((identity) => bareContext(manager, identity)) as [SecureContext, SecureContext];
   const server = net.createServer((socket) => {
     const secure = new tls.TLSSocket(socket, {
       isServer: true,
@@ -200,7 +219,7 @@ async function bare(contexts: SvidTlsContexts, resume: boolean): Promise<Contend
       const socket = tls.connect({
         host: '127.0.0.1',
         port,
-        secureContext: contextOf(contexts, CLIENT),
+        secureContext: near,
         ALPNProtocols: ['h2'],
         minVersion: 'TLSv1.3',
         checkServerIdentity: () => undefined,
