@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import tls, { type SecureContext, type TLSSocket } from 'node:tls';
 import { Worker } from 'node:worker_threads';
-import { CertificateAuthority } from '../certs/authority/certificate-authority.ts';
+import { Authority } from '../certs/authority/authority.ts';
 import { certifiedKey } from '../certs/svid/certified-key.ts';
 import { SvidVerifier } from '../certs/svid/peer-verifier.ts';
 import { SvidManager } from '../certs/svid/svid-manager.ts';
@@ -64,7 +64,7 @@ export interface IdentityOptions {
 export async function measureIdentity(options: IdentityOptions): Promise<IdentityReport> {
   const home = await mkdtemp(join(tmpdir(), 'weft-bench-identity-'));
   try {
-    const authority = await CertificateAuthority.loadOrCreate({ directory: home, trustDomain: TRUST_DOMAIN });
+    const authority = await Authority.open({ directory: home, trustDomain: TRUST_DOMAIN, nodeName: 'bench' });
     const handshakes = await measureHandshakes(authority, options);
     const issue = await measureIssue(authority, options);
     return { scenario: 'identity', handshakes, issue };
@@ -73,7 +73,7 @@ export async function measureIdentity(options: IdentityOptions): Promise<Identit
   }
 }
 
-function managerOf(authority: CertificateAuthority, concurrency?: number): SvidManager {
+function managerOf(authority: Authority, concurrency?: number): SvidManager {
   const manager = new SvidManager({
     obtain: (wanted, ttl) =>
       certifiedKey(
@@ -83,7 +83,7 @@ function managerOf(authority: CertificateAuthority, concurrency?: number): SvidM
       ),
     ...(concurrency === undefined ? {} : { concurrency }),
   });
-  manager.setBundle(TRUST_DOMAIN, authority.roots);
+  manager.setBundles(authority.trust(), []);
   return manager;
 }
 
@@ -102,7 +102,7 @@ interface Round {
   readonly latencies: readonly number[];
 }
 
-async function measureHandshakes(authority: CertificateAuthority, { rounds, progress }: IdentityOptions): Promise<HandshakeFigure[]> {
+async function measureHandshakes(authority: Authority, { rounds, progress }: IdentityOptions): Promise<HandshakeFigure[]> {
   using manager = managerOf(authority);
   for (const identity of [CLIENT, SERVER]) {
     manager.ensure(identity);
@@ -315,7 +315,7 @@ async function tunnel(name: string, contexts: SvidTlsContexts, verifier: PeerVer
   };
 }
 
-async function measureIssue(authority: CertificateAuthority, { svids, progress }: IdentityOptions): Promise<IssueFigure> {
+async function measureIssue(authority: Authority, { svids, progress }: IdentityOptions): Promise<IssueFigure> {
   progress(`issuing ${svids} SVIDs`);
   const worker = new Worker(new URL('./identity-worker.ts', import.meta.url));
   await once(worker, 'message');

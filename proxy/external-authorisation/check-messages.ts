@@ -2,22 +2,33 @@ import type { ConnectionAttributes } from '../../src/model/policy.ts';
 import type { HeaderChange, Refusal, RequestHead } from '../../src/model/request-gate.ts';
 import { HeaderDraft } from '../gate/header-draft.ts';
 import { fieldValueOf, isChangeable } from '../gate/header-fields.ts';
+import { GrpcError } from '../../src/grpc/grpc-error.ts';
+import { decodeMessage, encodeMessage } from '../../src/grpc/message.ts';
+import { protobufText } from '../../src/grpc/protobuf.ts';
 import { AuthorisationError } from './authorisation-error.ts';
-import { protobufText, type ProtobufField, ProtobufWriter, readProtobuf } from '../../src/grpc/protobuf.ts';
+import {
+  CHECK_REQUEST,
+  CHECK_RESPONSE,
+  type CheckRequest,
+  type CheckResponse,
+  type DeniedHttpResponse,
+  type HeaderValueOption,
+  type OkHttpResponse,
+} from './check-types.ts';
 
 /** What envoy.service.auth.v3.Authorization/Check is asked and answers, as far as Weft has a use for it. */
 
-/** Fields in one message of an answer. */
-const MAX_FIELDS = 256;
+/** An answer is as long as its transport lets it be. */
+const ANSWER_LIMITS = { maxBytes: Number.POSITIVE_INFINITY, maxFields: 2_048, maxDepth: 8 };
 const MAX_BODY_BYTES = 64 * 1024;
-const OK = 0;
+const OK = 0n;
 const DEFAULT_DENIAL = 403;
 
 /**
  * Encodes a CheckRequest (attribute_context.proto). `headers` has one entry for each name, several fields joined as HTTP says, with the
  * pseudo-headers that Envoy puts there; `path` has the query, and `query` stays empty, as the protocol has it.
  */
-export function encodeCheckRequest(head: RequestHead, connection: ConnectionAttributes, destinationPrincipal: string): Buffer {
+export function encodeCheckRequest(head: RequestHead, connection: ConnectionAttributes, destinationPrincipal: string): Uint8Array {
   const target = head.query === '' ? head.path : `${head.path}?${head.query}`;
   const headers = new Map<string, string>([
     [':authority', head.host],
@@ -30,24 +41,29 @@ export function encodeCheckRequest(head: RequestHead, connection: ConnectionAttr
     // RFC 6265 section 5.4 and RFC 9113 section 8.2.3 for cookies.
     headers.set(name, before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ','}${value}`);
   }
-  return new ProtobufWriter()
-    .message(1, (attributes) =>
-      attributes
-        .message(1, (source) => peer(source, connection.sourceAddress, 0, connection.sourceIdentity?.text ?? ''))
-        .message(2, (destination) => peer(destination, connection.destinationAddress, connection.destinationPort, destinationPrincipal))
-        .message(4, (request) =>
-          request.message(2, (http) => {
-            http.string(1, headers.get('x-request-id') ?? '').string(2, head.method);
-            for (const [name, value] of headers) http.entry(3, name, value);
-            http.string(4, target).string(5, head.host).string(6, head.scheme);
-          }),
-        ),
-    )
-    .finish();
+  const request: CheckRequest = {
+    attributes: {
+      source: peer(connection.sourceAddress, 0, connection.sourceIdentity?.text ?? ''),
+      destination: peer(connection.destinationAddress, connection.destinationPort, destinationPrincipal),
+      request: {
+        http: {
+          id: headers.get('x-request-id') ?? '',
+          method: head.method,
+          headers,
+          path: target,
+          host: head.host,
+          scheme: head.scheme,
+        },
+      },
+    },
+  };
+  return encodeMessage(CHECK_REQUEST, request);
 }
 
-function peer(writer: ProtobufWriter, address: string, port: number, principal: string): void {
-  writer.message(1, (outer) => outer.message(1, (socket) => socket.string(2, address).number(3, port))).string(4, principal);
+type Peer = NonNullable<NonNullable<CheckRequest['attributes']>['source']>;
+
+function peer(address: string, portValue: number, principal: string): Peer {
+  return { address: { socketAddress: { address, portValue } }, principal };
 }
 
 /** A CheckResponse, read. */
@@ -62,55 +78,51 @@ export interface CheckAnswer {
  * OkHttpResponse, is malformed: an empty message must not open a door.
  * @throws AuthorisationError WEFT_EXTAUTHZ_ANSWER
  */
-export function decodeCheckResponse(bytes: Buffer): CheckAnswer {
-  let status: Buffer | null = null;
-  let denied: Buffer | null = null;
-  let ok: Buffer | null = null;
-  for (const each of readProtobuf(bytes, MAX_FIELDS)) {
-    if (each.field === 1) status = appended(status, messageOf(each));
-    else if (each.field === 2) denied = appended(denied, messageOf(each));
-    else if (each.field === 3) ok = appended(ok, messageOf(each));
+export function decodeCheckResponse(bytes: Uint8Array): CheckAnswer {
+  try {
+    return answerOf(decodeMessage(CHECK_RESPONSE, bytes, ANSWER_LIMITS));
+  } catch (cause) {
+    if (!(cause instanceof GrpcError)) throw cause;
+    throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', `the authoriser's answer is ${cause.message}`, { cause });
   }
-  if (status === null && ok === null) throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', 'the authoriser answered nothing');
-  const code = status === null ? OK : numberOf(readProtobuf(status, MAX_FIELDS), 1);
-  if (code === OK && denied === null) return { allow: true, change: ok === null ? null : changeOf(ok), refusal: null };
-  // OK with a DeniedHttpResponse contradicts itself: denied.
-  return { allow: false, change: null, refusal: denied === null ? null : refusalOf(denied) };
 }
 
-function changeOf(bytes: Buffer): HeaderChange | null {
+function answerOf({ status, deniedResponse, okResponse }: CheckResponse): CheckAnswer {
+  if (status === null && okResponse === null) throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', 'the authoriser answered nothing');
+  const code = status?.code ?? OK;
+  if (code === OK && deniedResponse === null) {
+    return { allow: true, change: okResponse === null ? null : changeOf(okResponse), refusal: null };
+  }
+  // OK with a DeniedHttpResponse contradicts itself: denied.
+  return { allow: false, change: null, refusal: deniedResponse === null ? null : refusalOf(deniedResponse) };
+}
+
+function changeOf({ headers, headersToRemove }: OkHttpResponse): HeaderChange | null {
   const draft = new HeaderDraft();
-  const fields = readProtobuf(bytes, MAX_FIELDS);
-  for (const each of fields) {
-    if (each.field !== 5) continue;
-    const name = protobufText(messageOf(each)).toLowerCase();
+  for (const each of headersToRemove) {
+    const name = each.toLowerCase();
     if (isChangeable(name)) draft.drop(name);
   }
-  for (const each of fields) {
-    if (each.field !== 2) continue;
-    const { name, value, append } = headerOption(messageOf(each));
+  for (const option of headers) {
+    const { name, value } = fieldOf(option);
     if (!isChangeable(name)) continue;
-    if (append) draft.add(name, value);
+    if (option.append?.value === true) draft.add(name, value);
     else draft.replace(name, value);
   }
   return draft.remove.length + draft.set.length === 0 ? null : draft;
 }
 
-function refusalOf(bytes: Buffer): Refusal {
-  let status = DEFAULT_DENIAL;
-  let body = '';
-  const headers: (readonly [string, string])[] = [];
-  for (const each of readProtobuf(bytes, MAX_FIELDS)) {
-    if (each.field === 1) status = numberOf(readProtobuf(messageOf(each), MAX_FIELDS), 1) || DEFAULT_DENIAL;
-    else if (each.field === 2) {
-      const { name, value } = headerOption(messageOf(each));
-      if (isChangeable(name)) headers.push([name, value]);
-    } else if (each.field === 3) {
-      const text = messageOf(each);
-      body = text.length > MAX_BODY_BYTES ? '' : protobufText(text);
-    }
+function refusalOf({ status, headers, body }: DeniedHttpResponse): Refusal {
+  const kept: (readonly [string, string])[] = [];
+  for (const option of headers) {
+    const { name, value } = fieldOf(option);
+    if (isChangeable(name)) kept.push([name, value]);
   }
-  return { status: finalStatus(status), headers, body };
+  return {
+    status: finalStatus(Number(status?.code ?? 0n)),
+    headers: kept,
+    body: body.length > MAX_BODY_BYTES ? '' : protobufText(body),
+  };
 }
 
 /** A status that can end an exchange without being a yes; 403 for what cannot. */
@@ -118,52 +130,13 @@ export function finalStatus(status: number): number {
   return status >= 200 && status <= 599 ? status : DEFAULT_DENIAL;
 }
 
-interface HeaderOption {
-  readonly name: string;
-  readonly value: string;
-  readonly append: boolean;
-}
-
-/** core.v3.HeaderValueOption: { header = 1 { key = 1, value = 2, raw_value = 3 }, append = 2 { value = 1 } }. */
-function headerOption(bytes: Buffer): HeaderOption {
-  let name = '';
-  let value = '';
-  let append = false;
-  for (const each of readProtobuf(bytes, MAX_FIELDS)) {
-    if (each.field === 2) append = numberOf(readProtobuf(messageOf(each), MAX_FIELDS), 1) !== 0;
-    if (each.field !== 1) continue;
-    for (const part of readProtobuf(messageOf(each), MAX_FIELDS)) {
-      if (part.field === 1) name = protobufText(messageOf(part)).toLowerCase();
-      else if (part.field === 2 || part.field === 3) value = headerValue(protobufText(messageOf(part)));
-    }
-  }
-  return { name, value, append };
-}
-
-function headerValue(text: string): string {
-  const value = fieldValueOf(text);
-  if (value === null)
+/** A name in lower case, and a value that may be in a header. @throws AuthorisationError WEFT_EXTAUTHZ_ANSWER */
+function fieldOf({ header }: HeaderValueOption): { readonly name: string; readonly value: string } {
+  if (header === null) return { name: '', value: '' };
+  const { key, value, rawValue } = header;
+  const field = fieldValueOf(rawValue === null ? (value ?? '') : protobufText(rawValue));
+  if (field === null) {
     throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', "the authoriser's answer holds a header with control characters");
-  return value;
-}
-
-function messageOf({ isBytes, bytes }: ProtobufField): Buffer {
-  if (!isBytes) throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', 'the authoriser sent a field of another type');
-  return bytes;
-}
-
-/** The last number of a field, or 0, its default. */
-function numberOf(fields: readonly ProtobufField[], field: number): number {
-  let found = 0;
-  for (const each of fields) {
-    if (each.field !== field) continue;
-    if (each.isBytes) throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', 'the authoriser sent a field of another type');
-    found = each.number;
   }
-  return found;
-}
-
-/** A message that comes in several parts is their concatenation ("Last One Wins" of the protobuf encoding). */
-function appended(before: Buffer | null, more: Buffer): Buffer {
-  return before === null ? more : Buffer.concat([before, more]);
+  return { name: key.toLowerCase(), value: field };
 }

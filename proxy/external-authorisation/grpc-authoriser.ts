@@ -43,7 +43,7 @@ export class GrpcAuthoriser implements Disposable {
     }
   }
 
-  #call(session: ClientHttp2Session, message: Buffer, signal: AbortSignal): Promise<Buffer> {
+  #call(session: ClientHttp2Session, message: Uint8Array, signal: AbortSignal): Promise<Buffer> {
     const { service, port, timeoutMs } = this.#provider;
     const stream = session.request(
       {

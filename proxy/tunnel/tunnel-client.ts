@@ -10,8 +10,8 @@ import type { Http2Options } from '../http2/connection.ts';
 import { ErrorCode, Http2Error } from '../http2/errors.ts';
 import { fieldValue, isFieldName, isFieldValue } from '../http2/message.ts';
 import { SocketByteStream } from '../socket-stream.ts';
+import { peerChain } from '../../src/model/peer-certificates.ts';
 import type { ChainWatch, WatchedTunnel } from './chain-watch.ts';
-import { peerChain } from './peer-certificates.ts';
 import { TunnelError } from './tunnel-error.ts';
 
 /** The port every mesh node listens on in its pods (HBONE). */

@@ -17,8 +17,8 @@ import type { Http2Stream } from '../http2/stream.ts';
 import { SocketByteStream } from '../socket-stream.ts';
 import { parseAuthority } from './authority.ts';
 import { Handshake, type HandshakeFailure, type HandshakeOwner } from './handshake.ts';
+import { peerChain } from '../../src/model/peer-certificates.ts';
 import type { ChainWatch, WatchedTunnel } from './chain-watch.ts';
-import { peerChain } from './peer-certificates.ts';
 import { ALPN_HTTP2 } from './tunnel-client.ts';
 
 /** Why a connection, or a request on it, was turned away. The label of a counter. */

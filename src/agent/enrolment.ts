@@ -10,7 +10,7 @@ import { errorText } from '../model/errors.ts';
 import type { WorkloadEntry } from '../model/snapshot.ts';
 import type { ListenerPorts } from '../model/worker-messages.ts';
 import { AgentError } from './agent-error.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 import { type Place, placeInstance } from './place.ts';
 import type { WorkerPool } from './worker-pool.ts';
 
@@ -97,6 +97,11 @@ export class Enrolment {
   /** True once all of that is done: what a former agent left of the place may be forgotten. */
   get capturedWhole(): boolean {
     return this.#state === 'enrolled' || (this.#closed !== null && this.#closedWhole);
+  }
+
+  /** Device and inode of its place while it is enrolled. */
+  get instance(): string | null {
+    return this.#instance;
   }
 
   /** The kernel's key of the workload while it is captured. */

@@ -3,10 +3,8 @@ import { join } from 'node:path';
 import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
-import { currentNetworkNamespaceCookie } from '../../bpf/place-descriptors.ts';
-import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
-import { readPrivateFile } from '../../certs/private-file.ts';
-import { certifiedKey } from '../../certs/svid/certified-key.ts';
+import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
+import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
@@ -14,20 +12,35 @@ import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
 import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import type { TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
 import { ConfigDirectory } from '../config/config-directory.ts';
+import { ConfiguredPlacements } from '../config/placements.ts';
+import { createLog } from '../log/log.ts';
 import type { CountersAnswer, ReadyAnswer, StateAnswer, SvidsAnswer } from '../model/admin-api.ts';
 import { errorText } from '../model/errors.ts';
 import type { Mode } from '../model/resources.ts';
 import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts';
 import { AdminServer, type AdminSource } from './admin-server.ts';
-import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
+import { bundlesAnswer } from './bundles-answer.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
+import { startFederation } from './federation.ts';
 import { IdentityDistribution } from './identity-distribution.ts';
+import { openIdentityProvider } from './identity-provider.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
-import { createLog } from './log.ts';
-import { configurationProblems, kernelEvents, bundleSequences, renderMetrics, svidExpiry, svidRequests } from './metrics.ts';
+
+import {
+  bundleRefreshFailures,
+  bundleSequences,
+  configurationProblems,
+  kernelEvents,
+  renderMetrics,
+  svidExpiry,
+  svidRequests,
+} from './metrics.ts';
 import { Registry } from './registry.ts';
+import { TrustFollower } from './trust-follower.ts';
 import { WorkerPool } from './worker-pool.ts';
+import { HostProcesses } from './workload-processes.ts';
+import { openToPass, startWorkloadApi, workloadApiSource } from './workload-api-socket.ts';
 
 /** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
 const HOST_WORKLOAD_ID = 0;
@@ -49,25 +62,25 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await using started = new AsyncDisposableStack();
   const log = createLog(options.logLevel);
   let draining = false;
-
-  // Identity: a CA, and SVIDs for who runs here.
-  const authority = await openAuthority(options);
-  const svids = started.use(
-    new SvidManager({
-      ttlSeconds: options.svidTtlSeconds,
-      obtain: (wanted, ttl) =>
-        certifiedKey(
-          wanted,
-          ttl,
-          async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
-        ),
-    }),
-  );
-  svids.setBundle(options.trustDomain, authority.roots);
+  let registry: Registry;
 
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
   started.use(await AdminServer.listen(deferred(source), { runDirectory: options.runDirectory, metrics: options.metrics, log }));
+
+  // Identity: where it comes from, and SVIDs for who runs here.
+  const placements = new ConfiguredPlacements(options.trustDomain);
+  const cgroupMount = findCgroup2() ?? options.cgroupRoot;
+  const processes = new HostProcesses({ places: () => registry.localPlaces('enrolling'), cgroupMount });
+  const provider = await openIdentityProvider(options, { placements, processes, log, owner: started });
+  const svids = started.use(
+    new SvidManager({ ttlSeconds: options.svidTtlSeconds, obtain: (wanted, ttl) => provider.x509Svid(wanted, ttl) }),
+  );
+
+  // Federation: bundles of other trust domains. None until the configuration asks for some.
+  const ownBundle = (): SpiffeBundle | null => provider.trust()?.bundle ?? null;
+  const federation = started.use(startFederation({ stateDirectory: options.stateDirectory, ownBundle, log }));
+  const trust = started.use(new TrustFollower({ provider, federation, svids, log }));
 
   // Keys of token issuers: fetched here, once for all workers.
   const jwks = started.use(
@@ -88,7 +101,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
   const accessLogFd = openAccessLog(options.accessLog);
-  let registry: Registry;
   const workers = started.use(
     new WorkerPool({
       count: options.workers,
@@ -115,7 +127,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     }),
   );
   // Keys that no thread uses any more are wiped.
-  const distribution = started.use(new IdentityDistribution({ source: svids, workers, onAcknowledged: (version) => svids.wipe(version) }));
+  const distribution = started.use(
+    new IdentityDistribution({
+      source: svids,
+      workers,
+      onAcknowledged: (version) => {
+        svids.wipe(version);
+        trust.workersHave(version);
+      },
+    }),
+  );
   started.defer(jwks.onChange((update) => workers.broadcast({ type: 'jwks', update })));
 
   // Mesh: who is in it, and who of them is here.
@@ -145,6 +166,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       },
       publish: async (snapshot) => {
         jwks.setUris(jwksUris(snapshot.authentications));
+        federation.setRelationships(registry.federatedTrustDomains);
         await workers.requestAll({ type: 'snapshot', snapshot });
       },
     }),
@@ -191,6 +213,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await workers.start();
   await listenOnHost();
 
+  // Workload API: what workloads get of their own identity.
+  if (options.workloadApiSocket !== null) {
+    openToPass(options.runDirectory);
+    started.use(
+      await startWorkloadApi({
+        path: options.workloadApiSocket,
+        source: workloadApiSource({ svids, provider, federation, changes: [svids, registry, provider, federation] }),
+        registry,
+        cgroupMount,
+        log,
+      }),
+    );
+  }
+
   // Configuration: from here on the node follows it.
   const problems = new ConfigProblemLog(log);
   let configured = false;
@@ -201,6 +237,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onChange: (resources, found) => {
         problems.report(found);
         configured = true;
+        placements.update(resources);
         registry
           .setResources(resources, found.length === 0)
           .catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
@@ -287,6 +324,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       svidExpiry(expiring, Date.now()),
       ...svidRequests(svids.counters),
       bundleSequences(svids.bundles()),
+      bundleRefreshFailures(federation.status()),
       configurationProblems(problems.counts),
     ]);
   }
@@ -296,10 +334,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     state,
     snapshot: () => registry.snapshot,
     svids: svidsAnswer,
+    bundles: () =>
+      bundlesAnswer({
+        trustDomain: options.trustDomain,
+        own: ownBundle(),
+        provided: provider.federatedBundles(),
+        federation: federation.status(),
+      }),
     counters,
     metrics,
     connections: async () => ((await workers.requestAll({ type: 'connections' })) as ConnectionInfo[][]).flat(),
-    addHostWorkload: (request) => registry.addHostWorkload(request),
+    addHostWorkload: async (request) => ({ ...(await registry.addHostWorkload(request)), workloadApiSocket: options.workloadApiSocket }),
     removeHostWorkload: (namespace, name) => registry.removeHostWorkload(namespace, name),
   };
   log.info({ node: options.nodeName, trustDomain: options.trustDomain, workers: workers.size, left: hooks.left.length }, 'the agent runs');
@@ -322,16 +367,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 }
 
 const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
-
-async function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
-  const { certificateAuthority: given, trustDomain } = options;
-  if (given.kind === 'directory') return CertificateAuthority.loadOrCreate({ directory: given.directory, trustDomain });
-  const key = await readPrivateFile(given.keyFile);
-  if (key === null) {
-    throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });
-  }
-  return CertificateAuthority.fromPem({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain });
-}
 
 function openAccessLog(where: AgentOptions['accessLog']): number | null {
   if (where.kind === 'off') return null;

@@ -1,13 +1,15 @@
 import { type FSWatcher, existsSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { ChangeNotifier } from '../../certs/change-notifier.ts';
 import { buildSnapshot, WorkloadIds } from '../config/build-snapshot.ts';
 import type { LeftEnrolment } from '../../bpf/kernel-hooks.ts';
 import type { EnrolmentInfo, HostWorkloadAnswer, HostWorkloadRequest } from '../model/admin-api.ts';
-import type { Resource } from '../model/resources.ts';
+import type { FederatedTrustDomain, Resource } from '../model/resources.ts';
 import type { MeshSnapshot, WorkloadEntry } from '../model/snapshot.ts';
 import { AgentError } from './agent-error.ts';
 import { Enrolment, type EnrolmentDependencies } from './enrolment.ts';
 import { HostWorkloads } from './host-workloads.ts';
+import type { LocalPlace, LocalPlaces } from './local-places.ts';
 import { keyOfPlace, type Place, placeKey, placeOf } from './place.ts';
 
 /** A watch may miss what happens between a look and its start; places are looked at again this often. */
@@ -37,11 +39,13 @@ export class Registry implements AsyncDisposable {
   readonly #hostWorkloads: HostWorkloads;
   readonly #watchers = new Map<string, FSWatcher>();
   readonly #poll: NodeJS.Timeout;
+  readonly #notifier = new ChangeNotifier();
   #resources: readonly Resource[] = [];
   #configured = false;
   #version = 0;
   #snapshot: MeshSnapshot;
   #warnings: readonly string[] = [];
+  #federatedTrustDomains: readonly FederatedTrustDomain[] = [];
   /** Local workloads that the last reconciliation wanted captured. */
   #wantedNames: ReadonlySet<string> = new Set();
   /** Enrolments whose listeners wait and whose capture comes next. */
@@ -69,6 +73,11 @@ export class Registry implements AsyncDisposable {
     return this.#snapshot;
   }
 
+  /** Trust domains that the configuration federates with, as of the snapshot. */
+  get federatedTrustDomains(): readonly FederatedTrustDomain[] {
+    return this.#federatedTrustDomains;
+  }
+
   /** Advice about the configuration that is in force. */
   get warnings(): readonly string[] {
     return this.#warnings;
@@ -81,6 +90,28 @@ export class Registry implements AsyncDisposable {
 
   enrolments(): EnrolmentInfo[] {
     return [...this.#enrolments.values()].map((enrolment) => enrolment.info());
+  }
+
+  /**
+   * The enrolled workloads by what the kernel knows them by.
+   * @param from `enrolling`: also those that wait for their first SVID
+   */
+  localPlaces(from: 'enrolled' | 'enrolling' = 'enrolled'): LocalPlaces {
+    const networkNamespaces = new Map<string, LocalPlace>();
+    const cgroups = new Map<bigint, LocalPlace>();
+    for (const enrolment of this.#enrolments.values()) {
+      const { state, workload, place, instance, key } = enrolment;
+      if (instance === null || !(state === 'enrolled' || (state === 'enrolling' && from === 'enrolling'))) continue;
+      const found: LocalPlace = { workload: `${workload.namespace}/${workload.name}`, identity: workload.identity };
+      if (place.kind === 'cgroup') cgroups.set(key, found);
+      else networkNamespaces.set(instance, found);
+    }
+    return { networkNamespaces, cgroups };
+  }
+
+  /** Called after workloads may have been enrolled, released or renamed. Returns the unsubscribe function. */
+  onChange(listener: () => void): () => void {
+    return this.#notifier.subscribe(listener);
   }
 
   /**
@@ -98,7 +129,7 @@ export class Registry implements AsyncDisposable {
    * Enrols a cgroup of this host as a workload.
    * @throws AgentError WEFT_AGENT_WORKLOAD_EXISTS, WEFT_AGENT_WORKLOAD
    */
-  async addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer> {
+  async addHostWorkload(request: HostWorkloadRequest): Promise<Omit<HostWorkloadAnswer, 'workloadApiSocket'>> {
     const name = request.name ?? basename(request.cgroup);
     const key = `${request.namespace}/${name}`;
     const known = this.#hostWorkloads.get(request.namespace, name);
@@ -159,6 +190,7 @@ export class Registry implements AsyncDisposable {
       workloadIds: this.#ids,
     });
     this.#warnings = built.warnings.map(({ resource, location, message }) => `${location.file}:${location.line}: ${resource}: ${message}`);
+    this.#federatedTrustDomains = built.federatedTrustDomains;
     return built.snapshot;
   }
 
@@ -189,6 +221,7 @@ export class Registry implements AsyncDisposable {
       const left = this.#leave(name, enrolment, handOver);
       if (handOver) handedOver.push(left);
     }
+    this.#notifier.changed();
     // Workers learn modes and policies before anything arrives that needs them.
     await this.#publish();
     await Promise.all(handedOver);
@@ -209,6 +242,7 @@ export class Registry implements AsyncDisposable {
     } finally {
       this.#prepared.clear();
     }
+    this.#notifier.changed();
     if (starting.some((enrolment) => enrolment.state !== 'enrolled')) await this.#publish();
     this.#watchPlaces();
     if (this.#configured) this.#settle(wanted);
@@ -366,6 +400,7 @@ export class Registry implements AsyncDisposable {
     for (const watcher of this.#watchers.values()) watcher.close();
     this.#watchers.clear();
     await this.#idle();
+    this.#notifier[Symbol.dispose]();
   }
 
   /** Resolves when no reconciliation runs. Never rejects. */

@@ -9,6 +9,8 @@ const MAX_KEY_ID_LENGTH = 1024;
 export interface CompactToken {
   readonly algorithm: string;
   readonly keyId: string | null;
+  /** The whole protected header, `alg` and `kid` among it. */
+  readonly header: Readonly<Record<string, unknown>>;
   readonly payload: Readonly<Record<string, unknown>>;
   /** As it is in the token. */
   readonly encodedPayload: string;
@@ -37,7 +39,7 @@ export function parseCompactToken(token: string): CompactToken | 'malformed' | '
   if (typeof alg !== 'string') return 'malformed';
   if (kid !== undefined && (typeof kid !== 'string' || kid.length > MAX_KEY_ID_LENGTH)) return 'malformed';
   if ('crit' in header || 'b64' in header) return 'critical-header';
-  return { algorithm: alg, keyId: kid ?? null, payload, encodedPayload, signingInput: token.slice(0, payloadEnd), signature };
+  return { algorithm: alg, keyId: kid ?? null, header, payload, encodedPayload, signingInput: token.slice(0, payloadEnd), signature };
 }
 
 function jsonObject(encoded: string): Readonly<Record<string, unknown>> | null {

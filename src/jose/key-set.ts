@@ -51,6 +51,11 @@ export class KeySet {
     const keys = (document as { keys?: unknown } | null)?.keys;
     if (!Array.isArray(keys)) throw notAKeySet('it has no list of keys');
     if (keys.length > MAX_KEYS) throw notAKeySet(`it has more than ${MAX_KEYS} keys`);
+    return KeySet.of(keys);
+  }
+
+  /** The set of these keys (RFC 7517 section 4), those left out that `parse` leaves out. */
+  static of(keys: readonly unknown[]): KeySet {
     return new KeySet(keys.map((jwk) => verificationKey(jwk)).filter((key) => key !== null));
   }
 

@@ -4,16 +4,27 @@ export class StrictJsonError extends Error {
 }
 
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+const INTEGER = /^-?\d+$/;
+/** More than any 64-bit integer has. Longer ones would make reading them as a bigint slow. */
+const MAX_INTEGER_DIGITS = 32;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
+
+export interface StrictJsonOptions {
+  /**
+   * What an integer (digits alone, no fraction or exponent) becomes. `number`, the default, rounds what is beyond 2^53; `bigint` keeps every
+   * digit, and refuses integers of more than 32 digits.
+   */
+  readonly integers?: 'number' | 'bigint';
+}
 
 /**
  * Parses JSON (RFC 8259) where two readers must not differ: a member name that comes twice in one object is refused, whatever escapes it is
  * written with, and so is text nested deeper than `maxDepth`. Objects have no prototype: no name finds what its author did not write.
  * @throws StrictJsonError
  */
-export function parseStrictJson(text: string, maxDepth: number): unknown {
-  const reader = new Reader(text, maxDepth);
+export function parseStrictJson(text: string, maxDepth: number, options: StrictJsonOptions = {}): unknown {
+  const reader = new Reader(text, maxDepth, options);
   const value = reader.value(0);
   reader.end();
   return value;
@@ -22,11 +33,13 @@ export function parseStrictJson(text: string, maxDepth: number): unknown {
 class Reader {
   readonly #text: string;
   readonly #maxDepth: number;
+  readonly #bigIntegers: boolean;
   #at = 0;
 
-  constructor(text: string, maxDepth: number) {
+  constructor(text: string, maxDepth: number, { integers = 'number' }: StrictJsonOptions) {
     this.#text = text;
     this.#maxDepth = maxDepth;
+    this.#bigIntegers = integers === 'bigint';
   }
 
   end(): void {
@@ -72,12 +85,14 @@ class Reader {
     return value;
   }
 
-  #number(): number {
+  #number(): number | bigint {
     NUMBER.lastIndex = this.#at;
-    const match = NUMBER.exec(this.#text);
-    if (match === null) throw this.#wrong('no value');
+    const literal = NUMBER.exec(this.#text)?.[0];
+    if (literal === undefined) throw this.#wrong('no value');
+    const isBig = this.#bigIntegers && INTEGER.test(literal);
+    if (isBig && literal.length > MAX_INTEGER_DIGITS) throw this.#wrong('an integer of too many digits');
     this.#at = NUMBER.lastIndex;
-    return Number(match[0]);
+    return isBig ? BigInt(literal) : Number(literal);
   }
 
   #string(): string {

@@ -39,6 +39,7 @@ export const Errno = {
   EEXIST: 17,
   EINVAL: 22,
   ENOSPC: 28,
+  ENOPROTOOPT: 92,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   EAFNOSUPPORT: 97,

@@ -24,6 +24,7 @@ const LIBC = {
   mmap: { arguments: ['pointer', 'u64', 'i32', 'i32', 'i32', 'i64'], return: 'pointer' },
   mount: { arguments: ['string', 'string', 'string', 'u64', 'string'], return: 'i32' },
   munmap: { arguments: ['pointer', 'u64'], return: 'i32' },
+  poll: { arguments: ['pointer', 'u64', 'i32'], return: 'i32' },
   setns: { arguments: ['i32', 'i32'], return: 'i32' },
   setsockopt: { arguments: ['i32', 'i32', 'i32', 'pointer', 'u32'], return: 'i32' },
   socket: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },

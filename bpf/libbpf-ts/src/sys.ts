@@ -43,6 +43,7 @@ export const SocketOption = {
   SO_COOKIE: 57,
   SO_INCOMING_CPU: 49,
   SO_NETNS_COOKIE: 71,
+  SO_PEERPIDFD: 77,
   IP_TRANSPARENT: 19,
   IP_FREEBIND: 15,
   IP_BIND_ADDRESS_NO_PORT: 24,
@@ -55,6 +56,7 @@ export const SocketOption = {
 } as const;
 
 const CLONE_NEWNET = 0x40000000;
+const POLLIN = 1;
 const SYS_PIDFD_OPEN = 434n;
 const SYS_BPF: bigint | null = process.arch === 'x64' ? 321n : process.arch === 'arm64' || process.arch === 'riscv64' ? 280n : null;
 const BPF_FS_MAGIC = 0xcafe4a11;
@@ -240,6 +242,19 @@ export function peerCredentials(fd: number): PeerCredentials {
 }
 
 /**
+ * A pidfd of the process that connected a unix socket (SO_PEERPIDFD, Linux 6.5): unlike the pid of {@link peerCredentials} it cannot come to
+ * mean another process. Null on a kernel without it. Throws LIBBPF_SYSCALL, also when the process was gone already.
+ */
+export function peerPidfd(fd: number): OwnedFd | null {
+  try {
+    return new OwnedFd(getsockopt(fd, SocketOption.SOL_SOCKET, SocketOption.SO_PEERPIDFD), 'pidfd of a peer');
+  } catch (error) {
+    if (error instanceof LibbpfError && error.errno === Errno.ENOPROTOOPT) return null;
+    throw error;
+  }
+}
+
+/**
  * The descriptor inside a socket or server of Node; Node keeps owning it. This is the only place that relies on the undocumented
  * `_handle.fd`, and a test pins it. Throws LIBBPF_NO_DESCRIPTOR if it has none, which is so once it is closed.
  */
@@ -259,6 +274,16 @@ export function pidfdOpen(pid: number): OwnedFd {
   const fd = Number(libc.syscall(SYS_PIDFD_OPEN, BigInt(pid), 0n, 0n, 0n));
   if (fd < 0) throw failed(`pidfd_open(${pid}) failed`);
   return new OwnedFd(fd, `pidfd of ${pid}`);
+}
+
+/** False once the process of a pidfd has exited, a zombie's included: poll(2) on it. Throws LIBBPF_SYSCALL. */
+export function isProcessAlive(pidfd: number): boolean {
+  scratch.view.setInt32(0, pidfd, true);
+  scratch.view.setInt16(4, POLLIN, true);
+  scratch.view.setInt16(6, 0, true);
+  const ready = libc.poll(scratch.pointer, 1n, 0);
+  if (ready < 0) throw failed(`cannot poll the pidfd ${pidfd}`);
+  return ready === 0;
 }
 
 /**

@@ -120,7 +120,7 @@ export async function runCommand(options: RunOptions, { admin, createCgroup, ter
     if (signals.stop !== null) return stopped(signals);
     // From now on under the name that it has: should another agent come, it is the same workload.
     using _watch = watchAgent(admin, { ...request, name: workload.name }, terminal);
-    const code = await runInside(cgroup, command, signals);
+    const code = await runInside(cgroup, command, signals, endpointOf(workload));
     await settle(cgroup, wait, signals);
     return code;
   } finally {
@@ -149,10 +149,20 @@ async function agentReady(admin: AdminClient, signals: SignalForwarding): Promis
   return false;
 }
 
-async function runInside(cgroup: RunCgroup, [file, ...args]: readonly string[], signals: SignalForwarding): Promise<number> {
+/** By this the command finds the Workload API without configuration (SPIFFE_Workload_Endpoint.md section 4). */
+function endpointOf({ workloadApiSocket }: HostWorkloadAnswer): NodeJS.ProcessEnv {
+  return typeof workloadApiSocket === 'string' ? { SPIFFE_ENDPOINT_SOCKET: `unix://${workloadApiSocket}` } : {};
+}
+
+async function runInside(
+  cgroup: RunCgroup,
+  [file, ...args]: readonly string[],
+  signals: SignalForwarding,
+  defaults: NodeJS.ProcessEnv,
+): Promise<number> {
   if (file === undefined)
     throw new CliError('WEFT_CLI_USAGE', 'there is no command', { exitCode: EXIT.USAGE, nextStep: 'write it after --' });
-  const child = cgroup.inside(() => start(file, args));
+  const child = cgroup.inside(() => start(file, args, defaults));
   signals.passTo(child);
   try {
     return await new Promise((resolve, reject) => {
@@ -164,9 +174,10 @@ async function runInside(cgroup: RunCgroup, [file, ...args]: readonly string[], 
   }
 }
 
-function start(file: string, args: readonly string[]): ChildProcess {
+/** @param defaults variables of the command's environment, unless they are set */
+function start(file: string, args: readonly string[], defaults: NodeJS.ProcessEnv): ChildProcess {
   try {
-    return spawn(file, args, { stdio: 'inherit' });
+    return spawn(file, args, { stdio: 'inherit', env: { ...defaults, ...process.env } });
   } catch (error) {
     // Such as an argument list that is too long.
     throw startError(file, error as Error);

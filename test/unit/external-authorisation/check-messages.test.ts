@@ -3,7 +3,8 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { AuthorisationError } from '../../../proxy/external-authorisation/authorisation-error.ts';
 import { decodeCheckResponse, encodeCheckRequest } from '../../../proxy/external-authorisation/check-messages.ts';
-import { type ProtobufField, ProtobufWriter, readProtobuf } from '../../../src/grpc/protobuf.ts';
+import { type ProtobufField, ProtobufWriter } from '../../../src/grpc/protobuf.ts';
+import { protobufFields } from '../../kit/protobuf-fields.ts';
 import { CONNECTION, head } from '../gate/fixtures.ts';
 
 /** A CheckResponse as other people's encoder makes it: bytes in hexadecimal. */
@@ -14,14 +15,14 @@ function decode(hex: string): ReturnType<typeof decodeCheckResponse> {
 function headerOption(name: string, value: string, append = false): (writer: ProtobufWriter) => void {
   return (option) => {
     option.message(1, (header) => header.string(1, name).string(2, value));
-    if (append) option.message(2, (flag) => flag.number(1, 1));
+    if (append) option.message(2, (flag) => flag.varint(1, 1));
   };
 }
 
 /** The value of the field that a path of field numbers leads to. */
-function at(bytes: Buffer, ...path: number[]): ProtobufField | undefined {
+function at(bytes: Uint8Array, ...path: number[]): ProtobufField | undefined {
   const [field, ...rest] = path;
-  const found = readProtobuf(bytes, 10_000).find((each) => each.field === field);
+  const found = protobufFields(bytes).find((each) => each.field === field);
   return found === undefined || rest.length === 0 ? found : at(found.bytes, ...rest);
 }
 
@@ -43,7 +44,7 @@ describe('a CheckRequest', () => {
     assert.equal(text(1, 1, 1, 2), '10.1.2.3');
     assert.equal(text(1, 4), 'spiffe://cluster.local/ns/shop/sa/web');
     assert.equal(text(2, 1, 1, 2), '10.9.9.9');
-    assert.equal(at(bytes, 1, 2, 1, 1, 3)?.number, 8080);
+    assert.equal(at(bytes, 1, 2, 1, 1, 3)?.value, 8080n);
     assert.equal(text(2, 4), 'spiffe://cluster.local/ns/shop/sa/items');
   });
 
@@ -55,7 +56,7 @@ describe('a CheckRequest', () => {
     assert.equal(text(4, 2, 6), 'http');
     assert.equal(at(bytes, 1, 4, 2, 7), undefined);
     const http = at(bytes, 1, 4, 2)?.bytes as Buffer;
-    const headers = readProtobuf(http, 100)
+    const headers = protobufFields(http)
       .filter(({ field }) => field === 3)
       .map((entry) => [at(entry.bytes, 1)?.bytes.toString(), at(entry.bytes, 2)?.bytes.toString()]);
     assert.deepEqual(Object.fromEntries(headers), {
@@ -104,10 +105,10 @@ describe('a CheckResponse', () => {
 
   it("brings the client's answer: status, headers, body", () => {
     const bytes = new ProtobufWriter()
-      .message(1, (status) => status.number(1, 16))
+      .message(1, (status) => status.varint(1, 16))
       .message(2, (denied) =>
         denied
-          .message(1, (status) => status.number(1, 401))
+          .message(1, (status) => status.varint(1, 401))
           .message(2, headerOption('WWW-Authenticate', 'Basic'))
           .message(2, headerOption('Content-Length', '7'))
           .message(2, headerOption('x-name', 'Zoë'))
@@ -127,8 +128,8 @@ describe('a CheckResponse', () => {
   it('never lets a denial out with a status that ends nothing', () => {
     for (const code of [0, 1, 100, 101, 199, 600, 2 ** 40]) {
       const bytes = new ProtobufWriter()
-        .message(1, (status) => status.number(1, 7))
-        .message(2, (denied) => denied.message(1, (status) => status.number(1, code)))
+        .message(1, (status) => status.varint(1, 7))
+        .message(2, (denied) => denied.message(1, (status) => status.varint(1, code)))
         .finish();
       assert.equal(decodeCheckResponse(bytes).refusal?.status, 403);
     }
@@ -181,7 +182,7 @@ describe('a CheckResponse', () => {
       'ffffffffffffffffffffff',
       '00',
       '0a06 08ffffffff',
-      `${'2200'.repeat(300)}0a00`,
+      `${'2200'.repeat(2_100)}0a00`,
     ]) {
       assert.throws(() => decode(hex), AuthorisationError, hex.slice(0, 20));
     }
@@ -192,39 +193,12 @@ describe('a CheckResponse', () => {
       fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
         try {
           const answer = decodeCheckResponse(Buffer.from(bytes));
-          if (answer.allow) assert.ok(readProtobuf(Buffer.from(bytes), 256).some(({ field }) => field === 1 || field === 3));
+          if (answer.allow) assert.ok(protobufFields(bytes).some(({ field }) => field === 1 || field === 3));
         } catch (error) {
           assert.ok(error instanceof AuthorisationError, String(error));
         }
       }),
       { numRuns: 5_000 },
-    );
-  });
-});
-
-describe('protobuf', () => {
-  it('reads back what it wrote', () => {
-    fc.assert(
-      fc.property(
-        fc.array(fc.tuple(fc.integer({ min: 1, max: 2 ** 29 - 1 }), fc.oneof(fc.string({ minLength: 1 }), fc.maxSafeNat()))),
-        (fields) => {
-          const writer = new ProtobufWriter();
-          const written = fields.filter(([, value]) => value !== 0);
-          for (const [field, value] of written) {
-            if (typeof value === 'string') writer.string(field, value);
-            else writer.number(field, value);
-          }
-          const read = readProtobuf(writer.finish(), 1_000).map(({ field, isBytes, bytes, number }) => [
-            field,
-            isBytes ? bytes.toString() : number,
-          ]);
-          assert.deepEqual(
-            read,
-            written.map(([field, value]) => [field, typeof value === 'string' ? Buffer.from(value).toString() : value]),
-          );
-        },
-      ),
-      { numRuns: 200 },
     );
   });
 });

@@ -7,7 +7,8 @@ import { describe, it } from 'node:test';
 import type { ExtensionProvider } from '../../../src/model/resources.ts';
 import type { Authorisation } from '../../../proxy/external-authorisation/external-authorisers.ts';
 import { MeshAuthorisers } from '../../../proxy/external-authorisation/mesh-authorisers.ts';
-import { ProtobufWriter, readProtobuf } from '../../../src/grpc/protobuf.ts';
+import { ProtobufWriter } from '../../../src/grpc/protobuf.ts';
+import { protobufFields } from '../../kit/protobuf-fields.ts';
 import { CONNECTION, head, provider } from '../gate/fixtures.ts';
 
 /** A provider's server and the authorisers that ask it. */
@@ -237,8 +238,8 @@ function respond(stream: ServerHttp2Stream, body: Buffer, trailers: Record<strin
 
 const OK = new ProtobufWriter().message(1, () => {}).finish();
 const DENIED = new ProtobufWriter()
-  .message(1, (status) => status.number(1, 7))
-  .message(2, (denied) => denied.message(1, (status) => status.number(1, 401)).string(3, 'who are you'))
+  .message(1, (status) => status.varint(1, 7))
+  .message(2, (denied) => denied.message(1, (status) => status.varint(1, 401)).string(3, 'who are you'))
   .finish();
 
 describe('a gRPC authoriser', () => {
@@ -249,7 +250,7 @@ describe('a gRPC authoriser', () => {
     await using world = await grpc((stream, message, headers) => {
       asked.push(`${headers[':path']} ${headers['content-type']} ${headers.te}`);
       assert.equal(message.readUInt32BE(1), message.length - 5);
-      assert.equal(readProtobuf(message.subarray(5), 10)[0]?.field, 1);
+      assert.equal(protobufFields(message.subarray(5))[0]?.field, 1);
       respond(stream, framed(OK));
     });
     const answers = await Promise.all(Array.from({ length: 20 }, () => world.check(asGrpc)));

@@ -1,0 +1,9 @@
+/** A process that is connected to the Workload API, as the kernel attests it: it says nothing of itself. */
+export interface Caller {
+  /** SPIFFE ID of the enrolled workload that it is part of, now; null when that is none, or it has exited. */
+  identity(): string | null;
+  /** Whom its calls count against: its workload, or its user when it is part of none. */
+  readonly account: string;
+  /** Aborts when its process has exited. */
+  readonly exited: AbortSignal;
+}

@@ -1,0 +1,77 @@
+import type { Socket } from 'node:net';
+import { type PeerProcess, peerProcess } from '../../bpf/peer-credentials.ts';
+import type { Caller } from '../../certs/workload-api/caller.ts';
+import type { LocalPlace, LocalPlaces } from './local-places.ts';
+import { placeOfProcess, type ProcessPlace, workloadAt } from './process-place.ts';
+
+export interface WorkloadAttestorOptions {
+  /** Enrolled workloads now. */
+  readonly places: () => LocalPlaces;
+  /** Where cgroup v2 is mounted: all of it. Paths in /proc/PID/cgroup begin there. */
+  readonly cgroupMount: string;
+}
+
+/**
+ * Says which workload a process on the other end of a unix socket is part of, by what the kernel says of it and nothing that it says
+ * itself: SO_PEERCRED and a pidfd, then its network namespace and cgroup (see workloadAt).
+ */
+export class WorkloadAttestor {
+  readonly #options: WorkloadAttestorOptions;
+
+  constructor(options: WorkloadAttestorOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Attests who connected. Its place is what it was then; whether that is an enrolled workload is looked up with each call.
+   * @throws KernelError WEFT_BPF_PEER when the kernel does not name a process that lives
+   */
+  attest(socket: Socket): AttestedCaller {
+    const process = peerProcess(socket);
+    let place: ProcessPlace | null = null;
+    try {
+      const read = placeOfProcess(process.pid, this.#options.cgroupMount);
+      // Only now it is known that what was read is of this process, and not of one that got its pid.
+      if (process.isAlive()) place = read;
+    } catch {
+      // It exits: there is no place.
+    }
+    return new AttestedCaller(process, place, this.#options.places);
+  }
+}
+
+/** A process that is connected to the Workload API. */
+export class AttestedCaller implements Caller {
+  readonly process: PeerProcess;
+  readonly #place: ProcessPlace | null;
+  readonly #places: () => LocalPlaces;
+
+  constructor(process: PeerProcess, place: ProcessPlace | null, places: () => LocalPlaces) {
+    this.process = process;
+    this.#place = place;
+    this.#places = places;
+  }
+
+  get exited(): AbortSignal {
+    return this.process.exited;
+  }
+
+  /** The workload that it is part of now; null when that is none, or it has exited. */
+  workload(): LocalPlace | null {
+    if (this.#place === null || !this.process.isAlive()) return null;
+    return workloadAt(this.#place, this.#places());
+  }
+
+  identity(): string | null {
+    return this.workload()?.identity ?? null;
+  }
+
+  get account(): string {
+    const workload = this.workload();
+    return workload === null ? `user ${this.process.uid}` : `workload ${workload.workload}`;
+  }
+
+  [Symbol.dispose](): void {
+    this.process.close();
+  }
+}
