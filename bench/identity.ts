@@ -12,7 +12,7 @@ import { SvidManager } from '../certs/svid/svid-manager.ts';
 import { withPemKey } from '../certs/svid/private-key.ts';
 import { SvidTlsContexts, TLS_SUITES } from '../certs/svid/tls-contexts.ts';
 import { Handshake, type HandshakeOwner } from '../proxy/tunnel/handshake.ts';
-import { peerChain } from '../proxy/tunnel/peer-certificates.ts';
+import { peerChain } from '../src/model/peer-certificates.ts';
 import { TunnelClient, tunnelTlsOptions } from '../proxy/tunnel/tunnel-client.ts';
 import { TunnelServer } from '../proxy/tunnel/tunnel-server.ts';
 import { IdentityDistribution } from '../src/agent/identity-distribution.ts';
