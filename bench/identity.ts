@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import net, { type AddressInfo, type Server } from 'node:net';
+import net, { type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import tls, { type SecureContext, type TLSSocket } from 'node:tls';
@@ -9,8 +9,11 @@ import { Authority } from '../certs/authority/authority.ts';
 import { certifiedKey } from '../certs/svid/certified-key.ts';
 import { SvidVerifier } from '../certs/svid/peer-verifier.ts';
 import { SvidManager } from '../certs/svid/svid-manager.ts';
-import { SvidTlsContexts } from '../certs/svid/tls-contexts.ts';
-import { TunnelClient } from '../proxy/tunnel/tunnel-client.ts';
+import { withPemKey } from '../certs/svid/private-key.ts';
+import { SvidTlsContexts, TLS_SUITES } from '../certs/svid/tls-contexts.ts';
+import { Handshake, type HandshakeOwner } from '../proxy/tunnel/handshake.ts';
+import { peerChain } from '../src/model/peer-certificates.ts';
+import { TunnelClient, tunnelTlsOptions } from '../proxy/tunnel/tunnel-client.ts';
 import { TunnelServer } from '../proxy/tunnel/tunnel-server.ts';
 import { IdentityDistribution } from '../src/agent/identity-distribution.ts';
 import type { PeerVerifier } from '../src/model/data-plane.ts';
@@ -107,10 +110,11 @@ async function measureHandshakes(authority: Authority, { rounds, progress }: Ide
   }
   using contexts = new SvidTlsContexts(manager);
   const contenders = [
-    await bare(contexts, false),
-    await weft('weft', contexts, new SvidVerifier(manager)),
-    await weft('weft, peers unknown', contexts, new SvidVerifier(manager, { cacheSize: 0 })),
-    await bare(contexts, true),
+    await bare(manager, false),
+    await handshake('weft', contexts, new SvidVerifier(manager)),
+    await handshake('weft, peers unknown', contexts, new SvidVerifier(manager, { cacheSize: 0 })),
+    await tunnel('weft, whole tunnel', contexts, new SvidVerifier(manager)),
+    await bare(manager, true),
   ];
   const results = new Map<string, Round[]>(contenders.map(({ name }) => [name, []]));
   for (const contender of contenders) await batch(contender);
@@ -168,11 +172,29 @@ async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-/** Node's own client and server with the same contexts, OpenSSL's check of the chain on both sides. */
-async function bare(contexts: SvidTlsContexts, resume: boolean): Promise<Contender> {
+/** The same certificates and settings with the roots that OpenSSL is to check with. */
+function bareContext(manager: SvidManager, identity: string): SecureContext {
+  const svid = manager.current(identity);
+  const bundle = manager.bundle(TRUST_DOMAIN);
+  if (svid === null || bundle === null) throw new Error(`no SVID for ${identity}`);
+  return withPemKey(svid.privateKey, (key) =>
+    tls.createSecureContext({
+      key,
+      cert: svid.certificateChain,
+      ca: bundle.roots,
+      minVersion: 'TLSv1.3',
+      maxVersion: 'TLSv1.3',
+      ciphers: TLS_SUITES,
+      sessionIdContext: 'bench',
+    }),
+  );
+}
+
+/** Node's own client and server, OpenSSL's check of the chain on both sides. */
+async function bare(manager: SvidManager, resume: boolean): Promise<Contender> {
   const name = resume ? 'node:tls, resumed' : 'node:tls';
   const secured: ((socket: TLSSocket) => void)[] = [];
-  const context = contextOf(contexts, SERVER);
+  const [near, context] = [CLIENT, SERVER].map((identity) => bareContext(manager, identity)) as [SecureContext, SecureContext];
   const server = net.createServer((socket) => {
     const secure = new tls.TLSSocket(socket, {
       isServer: true,
@@ -197,7 +219,7 @@ async function bare(contexts: SvidTlsContexts, resume: boolean): Promise<Contend
       const socket = tls.connect({
         host: '127.0.0.1',
         port,
-        secureContext: contextOf(contexts, CLIENT),
+        secureContext: near,
         ALPNProtocols: ['h2'],
         minVersion: 'TLSv1.3',
         checkServerIdentity: () => undefined,
@@ -217,8 +239,40 @@ async function bare(contexts: SvidTlsContexts, resume: boolean): Promise<Contend
   };
 }
 
-/** A tunnel's client and server. */
-async function weft(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier): Promise<Contender> {
+/** The handshake of a tunnel by itself: its accepting end, its options for the dialling end, and both ends' check of the chain from the DER. */
+async function handshake(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier): Promise<Contender> {
+  const secured: ((socket: TLSSocket) => void)[] = [];
+  const owner: HandshakeOwner = {
+    context: () => contexts.context(SERVER),
+    onStarted() {},
+    onFailed: (_, reason, error) => console.error(reason, error),
+    onSecure: (_, secure) => {
+      verifier.verify(peerChain(secure));
+      secured.shift()?.(secure);
+    },
+  };
+  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => new Handshake(socket, owner, 10_000));
+  const port = await listen(server);
+  return {
+    name,
+    beside: 'node:tls',
+    async shake() {
+      const verified = Promise.withResolvers<TLSSocket>();
+      secured.push(verified.resolve);
+      const socket = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true });
+      await once(socket, 'connect');
+      const secure = tls.connect(tunnelTlsOptions(socket, contextOf(contexts, CLIENT)));
+      const [far] = await Promise.all([verified.promise, once(secure, 'secureConnect')]);
+      if (verifier.verify(peerChain(secure)).text !== SERVER) throw new Error('another peer');
+      secure.destroy();
+      far.destroy();
+    },
+    close: () => server.close(),
+  };
+}
+
+/** A tunnel's client and server: the handshake, and HTTP/2 on it. */
+async function tunnel(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier): Promise<Contender> {
   const opened: (() => void)[] = [];
   const far = new TunnelServer({
     contexts,
@@ -227,7 +281,11 @@ async function weft(name: string, contexts: SvidTlsContexts, verifier: PeerVerif
     onConnect: (_, responder) => responder.refuse(503),
     onOpened: () => opened.shift()?.(),
   });
-  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => far.accept(socket));
+  const accepted: Socket[] = [];
+  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+    accepted.push(socket);
+    far.accept(socket);
+  });
   const port = await listen(server);
   return {
     name,
@@ -235,8 +293,9 @@ async function weft(name: string, contexts: SvidTlsContexts, verifier: PeerVerif
     async shake() {
       const verified = Promise.withResolvers<void>();
       opened.push(verified.resolve);
+      const near = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true });
       const client = new TunnelClient({
-        dialer: { dial: (request) => net.connect({ host: '127.0.0.1', port: request.port, allowHalfOpen: true }) },
+        dialer: { dial: () => near },
         verifier,
         context: contextOf(contexts, CLIENT),
         sourceWorkloadId: 1,
@@ -245,7 +304,9 @@ async function weft(name: string, contexts: SvidTlsContexts, verifier: PeerVerif
         expectedIdentities: [SERVER],
       });
       await Promise.all([verified.promise, client.ready]);
-      client.destroy();
+      // As abruptly as the other contender: what is measured is the handshake.
+      near.destroy();
+      accepted.shift()?.destroy();
     },
     close() {
       server.close();

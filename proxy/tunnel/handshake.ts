@@ -113,7 +113,7 @@ export class Handshake {
       isServer: true,
       secureContext: context,
       requestCert: true,
-      // Decided later from the DER, with a reason; OpenSSL knows only the union of all roots.
+      // Decided later from the DER, with a reason: OpenSSL is given no roots.
       rejectUnauthorized: false,
       ALPNProtocols: [ALPN_HTTP2],
     });

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import tls from 'node:tls';
-import type { SecureContext, TLSSocket } from 'node:tls';
+import type { ConnectionOptions, SecureContext, TLSSocket } from 'node:tls';
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { Dialer, PeerVerifier } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
@@ -169,16 +169,7 @@ export class TunnelClient {
     this.#timer = setTimeout(() => this.#fail(this.#tlsError(handshakeTimeout())), this.#limits.handshakeTimeoutMs);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 180_000);
-    // No servername: HBONE has no SNI. The chain and the identity are checked below from the DER, on every handshake, so that Node's own
-    // check (which knows host names, and is skipped on resumed sessions) decides nothing.
-    const secure = tls.connect({
-      socket,
-      secureContext: this.#options.context,
-      ALPNProtocols: [ALPN_HTTP2],
-      minVersion: 'TLSv1.3',
-      rejectUnauthorized: false,
-      checkServerIdentity: () => undefined,
-    });
+    const secure = tls.connect(tunnelTlsOptions(socket, this.#options.context));
     this.#socket = secure;
     // What happens to the TCP socket from now on shows on the TLS socket.
     socket.on('error', () => {});
@@ -359,6 +350,21 @@ export class TunnelClient {
     if (this.#connection !== null) this.#connection.destroy(error);
     else this.#fail(new TunnelError('WEFT_TUNNEL_CLOSED', `the tunnel to ${this.#where()} was given up`, { cause: error }));
   }
+}
+
+/**
+ * How the dialling end of a tunnel does TLS. No servername: HBONE has no SNI. The chain and the identity are checked by the caller from the
+ * DER, on every handshake, so that Node's own check (which knows host names, and is skipped on resumed sessions) decides nothing.
+ */
+export function tunnelTlsOptions(socket: Socket, context: SecureContext): ConnectionOptions {
+  return {
+    socket,
+    secureContext: context,
+    ALPNProtocols: [ALPN_HTTP2],
+    minVersion: 'TLSv1.3',
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+  };
 }
 
 function handshakeTimeout(): Error {

@@ -118,7 +118,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         workers.send(index, { type: 'jwks', update: jwks.snapshot() });
         if (hostListens) void rejoin(index);
       },
-      onNeedIdentity: (identity) => void svids.wait(identity, SVID_WAIT_MS).catch(() => {}),
+      onNeedIdentity: (identity) =>
+        void svids.wait(identity, SVID_WAIT_MS).then(
+          () => distribution.sendAll(),
+          () => {},
+        ),
       onNeedJwks: (uri) => void jwks.refresh(uri),
     }),
   );
