@@ -36,7 +36,7 @@ describe('the root is rotated under traffic', () => {
   });
 
   async function weft(...args: readonly string[]): Promise<string> {
-    const result = await exec([WEFT, ...args, '--run-dir', agentRunDirectory(mesh.nodeA)]);
+    const result = await exec([WEFT, ...args, '--run-dir', agentRunDirectory(mesh.nodeA)], { timeoutMs: 100_000 });
     assert.equal(result.code, 0, result.stderr);
     return result.stdout;
   }
