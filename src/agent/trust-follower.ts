@@ -1,6 +1,6 @@
 import type { SpiffeBundle, TrustState } from '../../certs/bundle/trust-state.ts';
 import { errorText } from '../model/errors.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 
 /** Where bundles of other trust domains come from. */
 export interface FederatedBundles {

@@ -2,10 +2,11 @@ import type { Socket } from 'node:net';
 import { type LifecycleState, mayMove } from '../model/lifecycle.ts';
 import { GRPC_STATUS, GrpcError, GrpcStatusError } from './grpc-error.ts';
 import { decodeMessage, encodeMessage, type MessageType } from './message.ts';
+import { Reflection, REFLECTION_SERVICES } from './reflection.ts';
 import type { Call, ServerCall } from './server-call.ts';
 import { DEFAULT_GRPC_SERVER_LIMITS, type GrpcServerLimits } from './server-limits.ts';
 import { type ServedMethod, ServerSession } from './server-session.ts';
-import type { AnyMethod, MethodDefinition } from './service.ts';
+import type { AnyMethod, MethodDefinition, ServiceDefinition } from './service.ts';
 
 export type { Call } from './server-call.ts';
 export { DEFAULT_GRPC_SERVER_LIMITS, type GrpcServerLimits } from './server-limits.ts';
@@ -101,6 +102,20 @@ export class GrpcServer<Peer> implements AsyncDisposable {
       const requests = decodeRequests(method.request, call.messages());
       await handler(requests, call, (message) => call.send(encodeMessage(method.response, message)));
     });
+  }
+
+  /**
+   * Tells clients what these services look like (grpc.reflection.v1 and v1alpha), which are listed with reflection itself.
+   * @throws GrpcError WEFT_GRPC_DEFINITION when the services cannot be described together
+   */
+  reflect(services: readonly ServiceDefinition[]): this {
+    const reflection = new Reflection([...services, ...REFLECTION_SERVICES.map(({ service }) => service)]);
+    for (const { method } of REFLECTION_SERVICES) {
+      this.addBidi(method, async (requests, _call, send) => {
+        for await (const request of requests) await send(reflection.answer(request));
+      });
+    }
+    return this;
   }
 
   #serve(method: AnyMethod, kind: AnyMethod['kind'], run: (call: ServerCall<Peer>) => Promise<void>): this {

@@ -180,14 +180,22 @@ export class ServerCall<Peer> implements Call<Peer> {
     if (stream.destroyed || stream.closed) return;
     const fields = statusFields(error);
     if (stream.headersSent) {
-      stream.once('wantTrailers', () => stream.sendTrailers(fields));
+      stream.once('wantTrailers', () => {
+        stream.sendTrailers(fields);
+        this.#stopRequests();
+      });
       stream.end();
     } else {
       // "Trailers-Only".
       this.#respond(fields, true);
+      this.#stopRequests();
     }
-    // What a client does not send or take any more, it has no use for either.
+    // A client that does not read would keep it open.
     const timer = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), this.#limits.sendTimeoutMs).unref();
     stream.once('close', () => clearTimeout(timer));
+  }
+  /** What the client still sends would not be read: RFC 9113 section 8.1, RST_STREAM with NO_ERROR after a complete answer. */
+  #stopRequests(): void {
+    if (!this.#stream.readableEnded) setImmediate(() => this.#stream.close(constants.NGHTTP2_NO_ERROR));
   }
 }

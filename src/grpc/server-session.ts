@@ -87,7 +87,8 @@ export class ServerSession<Peer> {
   /** Ends what is left, at once. */
   destroy(): void {
     for (const call of this.#calls.keys()) call.cancel(goingAway());
-    this.#session.destroy();
+    // After the statuses were handed to the socket.
+    setImmediate(() => this.#session.destroy());
   }
 
   /** Looks after its timeouts; called every now and then. */
