@@ -216,7 +216,7 @@ export class Authority implements AsyncDisposable {
     this.#nodes = new NodeRecords(directory === null ? null : join(directory, 'nodes'));
     this.tokens = new JoinTokens({
       directory: directory === null ? null : join(directory, 'tokens'),
-      now: () => this.#clock.now(),
+      now: () => this.#now(),
       roots: () => this.trust().bundle.x509Authorities,
       onRedeemed: (grant) => this.#joined(grant),
     });
@@ -236,7 +236,7 @@ export class Authority implements AsyncDisposable {
     checkTrustDomain(trustDomain);
     checkNodeName(options.nodeName);
     const clock = options.clock ?? systemClock;
-    const now = (): number => clock.now();
+    const now = (): number => Math.floor(clock.now());
     const protection: KeyProtection = { passphrase: (await options.passphrase?.()) ?? null };
     if (protection.passphrase === '') {
       throw new CertsError('WEFT_CERTS_PASSPHRASE', 'the passphrase is empty', { nextStep: 'give one, or none at all' });
@@ -290,7 +290,7 @@ export class Authority implements AsyncDisposable {
    */
   static async given(options: GivenOptions): Promise<Authority> {
     const clock = options.clock ?? systemClock;
-    const now = (): number => clock.now();
+    const now = (): number => Math.floor(clock.now());
     const material = materialFromPem(options);
     checkValidNow(checkMaterial(material, options.trustDomain), now());
     const protection: KeyProtection = { passphrase: null };
@@ -330,7 +330,7 @@ export class Authority implements AsyncDisposable {
   async issueJwt(request: IssueJwtRequest): Promise<JwtSvid> {
     for (;;) {
       const slot = activeSlot(this.#state);
-      const now = this.#clock.now();
+      const now = this.#now();
       const expiresAt = slot.jwt.expiry(request, now, slot.x509.notAfter);
       if (expiresAt <= now) throw authorityExpired(slot.x509.notAfter);
       if (await this.#reserve(slot, expiresAt)) return slot.jwt.issue(request, now, expiresAt);
@@ -348,7 +348,7 @@ export class Authority implements AsyncDisposable {
 
   status(): AuthorityStatus {
     const { rotation, slots, revoked, sequence } = this.#state;
-    const now = this.#clock.now();
+    const now = this.#now();
     return {
       trustDomain: this.trustDomain,
       from: this.#from,
@@ -390,9 +390,9 @@ export class Authority implements AsyncDisposable {
       // Prepared alone, without a rotation: everything up to now must be acknowledged.
       const needed = state.rotation?.slot === id ? state.rotation.sequence : state.sequence;
       const missing =
-        slot.state === 'active' || options.force === true ? [] : awaitedNodes(this.#nodes.all(), needed, state.sequence, this.#clock.now());
+        slot.state === 'active' || options.force === true ? [] : awaitedNodes(this.#nodes.all(), needed, state.sequence, this.#now());
       if (missing.length > 0) throw notAcknowledged(missing);
-      return activate(state, id, this.#clock.now());
+      return activate(state, id, this.#now());
     });
   }
 
@@ -414,7 +414,7 @@ export class Authority implements AsyncDisposable {
 
   /** Removes old slots whose last SVID has expired. Happens by itself; this is for the impatient. */
   async prune(): Promise<void> {
-    await this.#update((state) => prune(state, this.#clock.now(), this.#times.pruneDelayMs));
+    await this.#update((state) => prune(state, this.#now(), this.#times.pruneDelayMs));
   }
 
   /**
@@ -439,7 +439,7 @@ export class Authority implements AsyncDisposable {
    * @throws CertsError WEFT_CERTS_NODE_NAME, WEFT_CERTS_TOO_MANY
    */
   nodeSeen(node: NodeNews): void {
-    const now = this.#clock.now();
+    const now = this.#now();
     const old = this.#nodes.get(node.name);
     const liveUntil = Math.max(node.svidExpiresAt ?? 0, now + this.#nodeLeaseMs);
     if (node.name === this.#nodeName) this.#ownNode = node;
@@ -502,7 +502,7 @@ export class Authority implements AsyncDisposable {
 
   /** A node that joins is live from now on, so that a rotation that begins before its first acknowledgement waits for it. */
   #joined({ node, namespaces }: TokenGrant): void {
-    const now = this.#clock.now();
+    const now = this.#now();
     this.#nodes.set({ name: node, acknowledged: null, liveUntil: now + this.#nodeLeaseMs, namespaces }, now);
   }
 
@@ -512,7 +512,7 @@ export class Authority implements AsyncDisposable {
         nextStep: 'restart with another --ca-cert and --ca-key, or use --ca-dir and `weft ca import`',
       });
     }
-    const now = (): number => this.#clock.now();
+    const now = (): number => this.#now();
     const made = material ?? (await createMaterial(this.trustDomain, this.#rootTtlSeconds, now()));
     checkValidNow(checkMaterial(made, this.trustDomain), now());
     return newSlot(made, material === undefined ? 'created' : 'imported', 'prepared', this.trustDomain, this.#protection, now);
@@ -522,7 +522,7 @@ export class Authority implements AsyncDisposable {
   #startRotation(state: AuthorityState, slot: Slot, isGiven: boolean, automatic: Slot | null): AuthorityState {
     const ready = isGiven ? undefined : state.slots.find((one) => one.state === 'prepared' && !one.tainted);
     const next = ready === undefined ? prepare(state, slot) : state;
-    const now = this.#clock.now();
+    const now = this.#now();
     const rotation: Rotation = {
       phase: 'publishing',
       slot: (ready ?? slot).id,
@@ -539,7 +539,7 @@ export class Authority implements AsyncDisposable {
   async #reserve(slot: Slot, until: number): Promise<boolean> {
     const current = this.#state.slots.find((one) => one.id === slot.id);
     if (current?.state === 'active' && current.issuedUntil >= until) return true;
-    const spare = Math.min((until - this.#clock.now()) * RESERVE_SHARE, LONGEST_RESERVE_MS);
+    const spare = Math.min((until - this.#now()) * RESERVE_SHARE, LONGEST_RESERVE_MS);
     const reserved = Math.min(Math.ceil(until + Math.max(0, spare)), slot.x509.notAfter);
     let active = false;
     await this.#update((state) => {
@@ -562,7 +562,7 @@ export class Authority implements AsyncDisposable {
         const old = this.#state;
         let next = change(old);
         if (next === old) return;
-        const now = this.#clock.now();
+        const now = this.#now();
         if (!sameTrust(old, next)) next = { ...next, sequence: nextSequence(old.sequence, now) };
         if (await this.#store.replace(this.#number, writeState(next, now))) {
           this.#number++;
@@ -587,10 +587,15 @@ export class Authority implements AsyncDisposable {
       });
     }
     if (saved.number === this.#number) return;
-    const { state } = readState(saved.text, saved.path, this.trustDomain, this.#protection, this.#state.slots, () => this.#clock.now());
+    const { state } = readState(saved.text, saved.path, this.trustDomain, this.#protection, this.#state.slots, () => this.#now());
     this.#state = state;
     this.#number = saved.number;
     this.#changed();
+  }
+
+  /** Whole milliseconds, as the state file has them. */
+  #now(): number {
+    return Math.floor(this.#clock.now());
   }
 
   #exclusively<T>(work: () => Promise<T>): Promise<T> {
@@ -634,14 +639,14 @@ export class Authority implements AsyncDisposable {
     await this.#exclusively(() => this.#load());
     if (this.#ownNode !== null) this.nodeSeen(this.#ownNode);
     await this.#nodes.refresh();
-    if (needsSuccessor(this.#state, this.#clock.now())) {
+    if (needsSuccessor(this.#state, this.#now())) {
       const slot = await this.#newSlot(undefined);
       await this.#update((state) =>
-        needsSuccessor(state, this.#clock.now()) ? this.#startRotation(state, slot, false, activeSlot(state)) : state,
+        needsSuccessor(state, this.#now()) ? this.#startRotation(state, slot, false, activeSlot(state)) : state,
       );
     }
     for (;;) {
-      const now = this.#clock.now();
+      const now = this.#now();
       const step = nextStep(this.#state, this.#nodes.all(), now, this.#times);
       if (step.state === null) {
         const wait = step.wakeAt === null ? POLL_MS : Math.max(1, step.wakeAt - now);

@@ -17,6 +17,8 @@ export interface NodeRecord {
 
 const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$/;
 export const MAX_NODES = 10_000;
+/** A directory that changed within this may change again without showing it. */
+const COARSE_TIME_MS = 2000;
 const MAX_FILE_BYTES = 16 * 1024;
 
 /** @throws CertsError WEFT_CERTS_NODE_NAME: a name is a file name and a segment of a SPIFFE ID, so that it can be neither `..` nor a path */
@@ -85,7 +87,8 @@ export class NodeRecords {
     }
     for (const name of this.#records.keys()) if (!found.has(name) && !this.#writes.has(name)) this.#records.delete(name);
     for (const [name, record] of found) if (!this.#writes.has(name)) this.#records.set(name, record);
-    this.#readAt = changedAt;
+    // A directory's time has the kernel's coarse ticks: what is written just after us may not change it.
+    this.#readAt = Date.now() - changedAt > COARSE_TIME_MS ? changedAt : -1;
   }
 
   /** After every write so far. */
