@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, link, mkdir, open, unlink } from 'node:fs/promises';
+import { type FileHandle, link, mkdir, open, rename, unlink } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import { CertsError } from './errors.ts';
@@ -57,6 +57,25 @@ function unusable(path: string, why: string): CertsError {
  * @throws CertsError WEFT_CERTS_DIRECTORY when others may write to the directory, or it cannot be written
  */
 export async function createPrivateFile(path: string, content: string): Promise<boolean> {
+  try {
+    await putPrivateFile(path, content, link);
+    return true;
+  } catch (error) {
+    if (error instanceof CertsError && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+/**
+ * Writes a file that holds a secret as createPrivateFile does, in place of the one that is there: a reader finds the old one or the new
+ * one, also after a crash.
+ * @throws CertsError WEFT_CERTS_DIRECTORY
+ */
+export async function replacePrivateFile(path: string, content: string): Promise<void> {
+  await putPrivateFile(path, content, rename);
+}
+
+async function putPrivateFile(path: string, content: string, put: (temporary: string, path: string) => Promise<void>): Promise<void> {
   const directory = dirname(path);
   const temporary = `${path}.${process.pid}.${randomBytes(6).toString('hex')}.tmp`;
   try {
@@ -71,15 +90,13 @@ export async function createPrivateFile(path: string, content: string): Promise<
       await using file = await open(temporary, 'wx', 0o600);
       await file.writeFile(content);
       await file.sync();
-      await link(temporary, path);
+      await put(temporary, path);
     } finally {
       await unlink(temporary).catch(() => undefined);
     }
     await parent.sync();
-    return true;
   } catch (error) {
     if (error instanceof CertsError) throw error;
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
     throw new CertsError('WEFT_CERTS_DIRECTORY', `cannot write ${path}: ${(error as Error).message}`, {
       nextStep: 'give the agent a directory it may write to, on a file system with hard links',
       cause: error,

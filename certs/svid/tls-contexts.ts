@@ -4,6 +4,7 @@ import type { SvidMaterial, TlsContexts } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { IdentityError } from '../../src/model/identity.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
 import { withPemKey } from './private-key.ts';
 
 /** The suites that ztunnel offers, in its order. */
@@ -22,6 +23,8 @@ interface CachedContext {
 export class SvidTlsContexts implements TlsContexts, Disposable {
   readonly #source: VersionedIdentitySource;
   readonly #contexts = new Map<string, CachedContext>();
+  /** Kept as long as a connection has the context. */
+  readonly #chains = new WeakMap<SecureContext, readonly Uint8Array[]>();
   readonly #unsubscribe: () => void;
 
   constructor(source: VersionedIdentitySource) {
@@ -43,8 +46,13 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
     const cached = this.#contexts.get(identity);
     if (cached !== undefined && cached.svid === svid && cached.bundleVersion === bundleVersion) return cached.context;
     const context = this.#create(svid);
+    this.#chains.set(context, certificatesFromPem(svid.certificateChain));
     this.#contexts.set(identity, { svid, bundleVersion, context });
     return context;
+  }
+
+  chainOf(context: SecureContext): readonly Uint8Array[] {
+    return this.#chains.get(context) ?? [];
   }
 
   async wait(identity: string, timeoutMs: number): Promise<SecureContext> {

@@ -10,7 +10,8 @@ import type { Http2Options } from '../http2/connection.ts';
 import { ErrorCode, Http2Error } from '../http2/errors.ts';
 import { fieldValue, isFieldName, isFieldValue } from '../http2/message.ts';
 import { SocketByteStream } from '../socket-stream.ts';
-import { peerChain } from './peer-certificates.ts';
+import { peerChain } from '../../src/model/peer-certificates.ts';
+import type { ChainWatch, WatchedTunnel } from './chain-watch.ts';
 import { TunnelError } from './tunnel-error.ts';
 
 /** The port every mesh node listens on in its pods (HBONE). */
@@ -37,6 +38,10 @@ export const DEFAULT_CLIENT_LIMITS: TunnelClientLimits = {
 export interface TunnelClientOptions {
   readonly dialer: Dialer;
   readonly verifier: PeerVerifier;
+  /** Ends the tunnel when a certificate it was made with is trusted no more. */
+  readonly watch?: ChainWatch;
+  /** The certificates that `context` shows, DER, leaf first. Needed with `watch`. */
+  readonly ownChain?: readonly Uint8Array[];
   /** Of the source workload's identity. */
   readonly context: SecureContext;
   readonly sourceWorkloadId: number;
@@ -75,6 +80,7 @@ export class TunnelClient {
   #peer = '';
   #settle: { resolve: () => void; reject: (error: TunnelError) => void };
   #timer: NodeJS.Timeout | null = null;
+  #watched: WatchedTunnel | null = null;
   #opened = 0;
   readonly #since: number = Date.now();
 
@@ -189,9 +195,10 @@ export class TunnelClient {
 
   #verified(secure: TLSSocket): void {
     this.#clearTimer();
+    const chain = peerChain(secure);
     let peer: string;
     try {
-      peer = this.#options.verifier.verify(peerChain(secure)).text;
+      peer = this.#options.verifier.verify(chain).text;
     } catch (error) {
       this.#fail(
         new TunnelError('WEFT_TUNNEL_PEER', `the certificate of ${this.#where()} was refused: ${errorText(error)}`, {
@@ -226,6 +233,11 @@ export class TunnelClient {
       },
       this.#limits.http2,
     );
+    const { watch, ownChain } = this.#options;
+    if (watch !== undefined && ownChain !== undefined) {
+      this.#watched = { peerChain: chain, ownChain, verifiedAt: Date.now(), end: (error) => this.destroy(error) };
+      watch.add(this.#watched);
+    }
     this.#settle.resolve();
   }
 
@@ -250,6 +262,7 @@ export class TunnelClient {
   #ended(error: Error | null): void {
     if (this.#closed) return;
     this.#closed = true;
+    if (this.#watched !== null) this.#options.watch?.delete(this.#watched);
     this.#options.onClosed?.(error);
   }
 

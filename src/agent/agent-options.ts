@@ -15,10 +15,16 @@ export interface AgentOptions {
   readonly bpfDirectory: string;
   /** The cgroup v2 directory that the hooks are attached to: the root of the hierarchy, or the part of it that is this node. */
   readonly cgroupRoot: string;
-  /** `directory`: loaded from there, or created at the first start. `given`: PEM files of the operator's own. */
+  /**
+   * `directory`: loaded from there, or created at the first start. `given`: PEM files of the operator's own. `remote`: on another host; the
+   * token is for joining, and not needed again. A passphrase is the first line of its file.
+   */
   readonly certificateAuthority:
-    | { readonly kind: 'directory'; readonly directory: string }
-    | { readonly kind: 'given'; readonly certificateFile: string; readonly keyFile: string };
+    | { readonly kind: 'directory'; readonly directory: string; readonly passphraseFile: string | null }
+    | { readonly kind: 'given'; readonly certificateFile: string; readonly keyFile: string; readonly passphraseFile: string | null }
+    | { readonly kind: 'remote'; readonly server: { readonly host: string; readonly port: number }; readonly tokenFile: string | null };
+  /** Where other nodes get their identities from this agent's authority, and the DNS names they may dial it by; null: nowhere. */
+  readonly issuance: { readonly listen: { readonly host: string; readonly port: number }; readonly names: readonly string[] } | null;
   readonly svidTtlSeconds: number;
   /** Proxy threads, at least 1. */
   readonly workers: number;

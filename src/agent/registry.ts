@@ -4,7 +4,7 @@ import { ChangeNotifier } from '../../certs/change-notifier.ts';
 import { buildSnapshot, WorkloadIds } from '../config/build-snapshot.ts';
 import type { LeftEnrolment } from '../../bpf/kernel-hooks.ts';
 import type { EnrolmentInfo, HostWorkloadAnswer, HostWorkloadRequest } from '../model/admin-api.ts';
-import type { Resource } from '../model/resources.ts';
+import type { FederatedTrustDomain, Resource } from '../model/resources.ts';
 import type { MeshSnapshot, WorkloadEntry } from '../model/snapshot.ts';
 import { AgentError } from './agent-error.ts';
 import { Enrolment, type EnrolmentDependencies } from './enrolment.ts';
@@ -45,6 +45,7 @@ export class Registry implements AsyncDisposable {
   #version = 0;
   #snapshot: MeshSnapshot;
   #warnings: readonly string[] = [];
+  #federatedTrustDomains: readonly FederatedTrustDomain[] = [];
   /** Local workloads that the last reconciliation wanted captured. */
   #wantedNames: ReadonlySet<string> = new Set();
   /** Enrolments whose listeners wait and whose capture comes next. */
@@ -70,6 +71,11 @@ export class Registry implements AsyncDisposable {
 
   get snapshot(): MeshSnapshot {
     return this.#snapshot;
+  }
+
+  /** Trust domains that the configuration federates with, as of the snapshot. */
+  get federatedTrustDomains(): readonly FederatedTrustDomain[] {
+    return this.#federatedTrustDomains;
   }
 
   /** Advice about the configuration that is in force. */
@@ -181,6 +187,7 @@ export class Registry implements AsyncDisposable {
       workloadIds: this.#ids,
     });
     this.#warnings = built.warnings.map(({ resource, location, message }) => `${location.file}:${location.line}: ${resource}: ${message}`);
+    this.#federatedTrustDomains = built.federatedTrustDomains;
     return built.snapshot;
   }
 

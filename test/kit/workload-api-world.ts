@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { cgroupId } from '../../bpf/place-descriptors.ts';
-import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
+import { Authority } from '../../certs/authority/authority.ts';
 import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import { ChangeNotifier } from '../../certs/change-notifier.ts';
 import type { JwtSvid } from '../../certs/identity-provider.ts';
@@ -11,7 +11,7 @@ import { certifiedKey } from '../../certs/svid/certified-key.ts';
 import type { WorkloadApiSource } from '../../certs/workload-api/workload-api.ts';
 import { certificatesFromPem } from '../../certs/x509/pem.ts';
 import type { LocalPlace, LocalPlaces } from '../../src/agent/local-places.ts';
-import { createLog } from '../../src/agent/log.ts';
+import { createLog } from '../../src/log/log.ts';
 import { type RunningWorkloadApi, startWorkloadApi } from '../../src/agent/workload-api-socket.ts';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { cgroup2Mount, removeCgroupTree } from './lab/cgroup.ts';
@@ -32,16 +32,16 @@ export class WorkloadApiWorld implements WorkloadApiSource, AsyncDisposable {
   readonly #cgroups = new Map<bigint, LocalPlace>();
   readonly #paths: string[] = [];
   readonly #jwtKey: KeyObject;
-  readonly #authority: CertificateAuthority;
+  readonly #authority: Authority;
   #api: RunningWorkloadApi | null = null;
 
-  private constructor(authority: CertificateAuthority) {
+  private constructor(authority: Authority) {
     this.#authority = authority;
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     this.#jwtKey = privateKey;
     this.own = {
       trustDomain: TRUST_DOMAIN,
-      x509Authorities: certificatesFromPem(authority.roots),
+      x509Authorities: authority.trust().bundle.x509Authorities,
       jwtAuthorities: [{ keyId: 'first', jwk: publicKey.export({ format: 'jwk' }) }],
       sequence: 1n,
       refreshHintSeconds: null,
@@ -50,7 +50,7 @@ export class WorkloadApiWorld implements WorkloadApiSource, AsyncDisposable {
 
   static async start(): Promise<WorkloadApiWorld> {
     const directory = mkdtempSync(join(tmpdir(), 'weft-workload-api-ca-'));
-    const authority = await CertificateAuthority.loadOrCreate({ directory: join(directory, 'ca'), trustDomain: TRUST_DOMAIN });
+    const authority = await Authority.open({ directory: join(directory, 'ca'), trustDomain: TRUST_DOMAIN, nodeName: 'world' });
     rmSync(directory, { recursive: true });
     const world = new WorkloadApiWorld(authority);
     world.#api = await startWorkloadApi({

@@ -28,6 +28,11 @@ export interface AgentFlags {
   readonly caDir?: string;
   readonly caCert?: string;
   readonly caKey?: string;
+  readonly caPassphraseFile?: string;
+  readonly caListen?: string;
+  readonly caName?: readonly string[];
+  readonly caServer?: string;
+  readonly caTokenFile?: string;
   readonly svidTtl: string;
   readonly workers?: string;
   readonly metrics?: string;
@@ -48,7 +53,7 @@ export interface Machine {
   readonly workingDirectory: string;
 }
 
-/** As in src/agent/log.ts. */
+/** As in src/log/log.ts. */
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 /** As in certs/certificate-authority.ts: no SVID lives longer. */
 export const LONGEST_SVID_TTL_SECONDS: number = 90 * 24 * 3600;
@@ -75,6 +80,7 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
     bpfDirectory: path('--bpf-dir', flags.bpfDir),
     cgroupRoot: cgroupRoot(flags.cgroupRoot, machine),
     certificateAuthority: certificateAuthority(flags, stateDirectory, path),
+    issuance: issuance(flags),
     svidTtlSeconds: wholeNumber('--svid-ttl', flags.svidTtl, 1, LONGEST_SVID_TTL_SECONDS),
     workers:
       flags.workers === undefined
@@ -93,7 +99,7 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
   };
 }
 
-function nodeName(flag: string | undefined, ownHostname: string): string {
+export function nodeName(flag: string | undefined, ownHostname: string): string {
   if (flag !== undefined) return resourceName('--node-name', flag);
   try {
     return resourceName('--node-name', ownHostname.toLowerCase());
@@ -106,7 +112,7 @@ function nodeName(flag: string | undefined, ownHostname: string): string {
   }
 }
 
-function trustDomain(text: string): string {
+export function trustDomain(text: string): string {
   try {
     return checkTrustDomain(text);
   } catch (cause) {
@@ -132,12 +138,22 @@ export function noCgroupMount(): CliError {
 }
 
 function certificateAuthority(
-  { caDir, caCert, caKey }: AgentFlags,
+  flags: AgentFlags,
   stateDirectory: string,
   path: (flag: string, text: string) => string,
 ): AgentOptions['certificateAuthority'] {
+  const { caDir, caCert, caKey, caPassphraseFile, caServer, caTokenFile } = flags;
+  if (caServer !== undefined) {
+    const own = Object.entries({ '--ca-dir': caDir, '--ca-cert': caCert, '--ca-key': caKey, '--ca-passphrase-file': caPassphraseFile });
+    const [both] = own.find(([, value]) => value !== undefined) ?? [];
+    if (both !== undefined) throw usageError(`${both} and --ca-server name two authorities`, 'give one of the two');
+    const tokenFile = caTokenFile === undefined ? null : path('--ca-token-file', caTokenFile);
+    return { kind: 'remote', server: hostAndPort('--ca-server', caServer), tokenFile };
+  }
+  if (caTokenFile !== undefined) throw usageError('--ca-token-file is for an authority on another host', 'name that with --ca-server');
+  const passphraseFile = caPassphraseFile === undefined ? null : path('--ca-passphrase-file', caPassphraseFile);
   if (caCert === undefined && caKey === undefined) {
-    return { kind: 'directory', directory: caDir === undefined ? `${stateDirectory}/ca` : path('--ca-dir', caDir) };
+    return { kind: 'directory', directory: caDir === undefined ? `${stateDirectory}/ca` : path('--ca-dir', caDir), passphraseFile };
   }
   if (caDir !== undefined) {
     throw usageError('--ca-dir and --ca-cert name two authorities', 'give --ca-dir, or --ca-cert with --ca-key');
@@ -148,7 +164,16 @@ function certificateAuthority(
       `give --ca-cert and --ca-key together, or neither`,
     );
   }
-  return { kind: 'given', certificateFile: path('--ca-cert', caCert), keyFile: path('--ca-key', caKey) };
+  return { kind: 'given', certificateFile: path('--ca-cert', caCert), keyFile: path('--ca-key', caKey), passphraseFile };
+}
+
+function issuance({ caListen, caName = [], caServer }: AgentFlags): AgentOptions['issuance'] {
+  if (caListen === undefined) {
+    if (caName.length > 0) throw usageError('--ca-name is for an authority that serves other nodes', 'give --ca-listen too');
+    return null;
+  }
+  if (caServer !== undefined) throw usageError('--ca-listen serves an authority of this host', 'leave --ca-server or --ca-listen out');
+  return { listen: hostAndPort('--ca-listen', caListen), names: caName.map((name) => resourceName('--ca-name', name)) };
 }
 
 function workloadApiSocket({ workloadApi, runDir }: AgentFlags, path: (flag: string, text: string) => string): string | null {
@@ -162,7 +187,7 @@ function accessLog(text: string, path: (flag: string, text: string) => string): 
   return { kind: 'file', path: path('--access-log', text) };
 }
 
-function logLevel(text: string): string {
+export function logLevel(text: string): string {
   if (!(LOG_LEVELS as readonly string[]).includes(text)) {
     throw usageError(`--log-level cannot be ${JSON.stringify(text)}`, `use one of ${LOG_LEVELS.join(', ')}`);
   }
@@ -186,6 +211,11 @@ export function addAgentCommand(program: Command, context: CommandContext): void
     .option('--ca-dir <dir>', 'directory of the certificate authority, made at the first start (default: STATE-DIR/ca)')
     .option('--ca-cert <file>', 'PEM certificate of an authority of your own, with the chain to its root')
     .option('--ca-key <file>', 'PEM key of that authority, readable by the agent alone')
+    .option('--ca-passphrase-file <file>', 'the passphrase of the keys of --ca-dir or --ca-key, in its first line')
+    .option('--ca-listen <host:port>', 'let other nodes get their identities from the authority here, such as [::]:15012')
+    .option('--ca-name <name...>', 'DNS names of that server, for clients that check them (ztunnel)')
+    .option('--ca-server <host:port>', 'get identities from an authority on another host, in place of an own one')
+    .option('--ca-token-file <file>', 'a token of `weft ca token`, to join that authority with: once')
     .option('--svid-ttl <seconds>', 'life of the certificates of workloads; renewed at half of it', '86400')
     .option('--workers <n>', `proxy threads (default: one for each core, at most ${DEFAULT_MOST_WORKERS})`)
     .option('--metrics <host:port>', 'also serve Prometheus metrics here, unencrypted (default: admin socket only)')
@@ -202,6 +232,8 @@ Examples:
   weft agent --config /etc/weft
   weft agent --config ./mesh --node-name node-a --trust-domain prod.example.com --access-log /var/log/weft/access.log
   weft agent --config /etc/weft --metrics '[::1]:9090' --ca-cert ca.pem --ca-key ca.key
+  weft agent --config /etc/weft --ca-listen '[::]:15012'                       also the authority of other nodes
+  weft agent --config /etc/weft --ca-server ca.example:15012 --ca-token-file node-b.token
 
 Signals: SIGTERM or SIGINT drains and ends it with exit code 0; a second one ends it at once. Hooks stay in the kernel when it ends:
 strict workloads are then refused, permissive ones pass. weft uninstall takes them out.`,

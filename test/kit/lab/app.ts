@@ -10,7 +10,8 @@ export type AppName =
   | 'websocket-client'
   | 'tcp-echo'
   | 'banner-server'
-  | 'connections';
+  | 'connections'
+  | 'steady-client';
 
 /** The command line of a test application, run by the Node that runs this process. */
 export function app(name: AppName, ...args: readonly (string | number)[]): string[] {

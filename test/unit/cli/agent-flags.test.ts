@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MAX_SVID_TTL_SECONDS } from '../../../certs/authority/certificate-authority.ts';
-import { LOG_LEVELS as AGENT_LOG_LEVELS } from '../../../src/agent/log.ts';
+import { LOG_LEVELS as AGENT_LOG_LEVELS } from '../../../src/log/log.ts';
 import { CliError } from '../../../src/cli/cli-error.ts';
 import { type AgentFlags, agentOptions, LOG_LEVELS, LONGEST_SVID_TTL_SECONDS, type Machine } from '../../../src/cli/commands/agent.ts';
 

@@ -1,0 +1,157 @@
+import type { TLSSocket } from 'node:tls';
+import { GrpcServer } from '../../src/grpc/grpc-server.ts';
+import { errorText } from '../../src/model/errors.ts';
+import type { Log } from '../../src/model/log.ts';
+import { peerChain } from '../../src/model/peer-certificates.ts';
+import type { Placements } from '../../src/model/placements.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { SvidVerifier } from '../svid/peer-verifier.ts';
+import { readCertificateFields } from '../x509/certificate-fields.ts';
+import { BoundedLog } from './bounded-log.ts';
+import type { IssuancePeer } from './caller.ts';
+import { IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
+import type { IssuingAuthority } from './issuing-authority.ts';
+import { ISSUANCE_SERVICES } from './messages.ts';
+import type { NodeRegister } from './node-register.ts';
+import { OwnBundle } from './own-bundle.ts';
+import { ServerIdentity } from './server-identity.ts';
+import { TlsListener, type TlsListenerLimits } from './tls-listener.ts';
+
+export interface IssuanceOptions {
+  readonly authority: IssuingAuthority;
+  readonly nodes: NodeRegister;
+  readonly placements: Placements;
+  readonly listen: { readonly host: string; readonly port: number };
+  /** DNS names of the server's certificate, for clients that check one. */
+  readonly dns: readonly string[];
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly connectionLimits?: Partial<TlsListenerLimits>;
+  readonly service?: Pick<IssuanceServiceOptions, 'maxTtlSeconds' | 'authenticators' | 'perNode' | 'perAddress'>;
+}
+
+interface Connection {
+  /** DER, leaf first. Empty: it showed no certificate. */
+  readonly chain: readonly Uint8Array[];
+  readonly address: string;
+  readonly cancelExpiry: () => void;
+}
+
+/** The issuance service on its port. Every connection that shows a certificate shows a valid SVID of the trust domain, as long as it lasts. */
+export class IssuanceServer implements AsyncDisposable {
+  readonly #clock: Clock;
+  readonly #warnings: BoundedLog;
+  readonly #verifier: SvidVerifier;
+  readonly #grpc: GrpcServer<IssuancePeer>;
+  readonly #connections = new Map<TLSSocket, Connection>();
+  readonly #owned = new AsyncDisposableStack();
+  #listener: TlsListener | null = null;
+
+  private constructor(options: IssuanceOptions) {
+    const { authority, log } = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#warnings = new BoundedLog(log, this.#clock);
+    this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => this.#clock.now() });
+    this.#grpc = this.#owned.use(new GrpcServer<IssuancePeer>({}));
+    new IssuanceService({
+      authority,
+      nodes: options.nodes,
+      placements: options.placements,
+      log,
+      clock: this.#clock,
+      ...options.service,
+    }).addTo(this.#grpc);
+    this.#grpc.reflect(ISSUANCE_SERVICES);
+    this.#owned.defer(() => this.#endConnections());
+  }
+
+  /** @throws CertsError WEFT_CERTS_LISTEN, or why there is no certificate for the server */
+  static async start(options: IssuanceOptions): Promise<IssuanceServer> {
+    const server = new IssuanceServer(options);
+    try {
+      await server.#start(options);
+    } catch (error) {
+      await server[Symbol.asyncDispose]();
+      throw error;
+    }
+    return server;
+  }
+
+  async #start({ authority, dns, log, listen, connectionLimits }: IssuanceOptions): Promise<void> {
+    const identity = this.#owned.use(await ServerIdentity.create({ authority, dns, log, clock: this.#clock }));
+    this.#owned.defer(authority.onChange(() => this.#verifyAgain()));
+    this.#listener = this.#owned.use(
+      await TlsListener.listen({
+        ...listen,
+        context: () => identity.context,
+        onSecure: (socket, address) => this.#take(socket, address),
+        onFailed: (address, reason) => this.#warnings.warn({ address, reason }, 'no TLS connection to the issuance service'),
+        ...(connectionLimits === undefined ? {} : { limits: connectionLimits }),
+      }),
+    );
+  }
+
+  /** The port it listens on. */
+  get port(): number {
+    return this.#listener?.port ?? 0;
+  }
+
+  /** Connections that are open, handshakes included. */
+  get connections(): number {
+    return this.#listener?.connections ?? 0;
+  }
+
+  #take(socket: TLSSocket, address: string): void {
+    const chain = peerChain(socket);
+    let peer: IssuancePeer = { address, identity: null, expiresAt: null };
+    if (chain.length > 0) {
+      try {
+        const identity = this.#verifier.verify(chain);
+        peer = { address, identity, expiresAt: readCertificateFields(chain[0] as Uint8Array).notAfter };
+      } catch (error) {
+        socket.destroy();
+        this.#warnings.warn({ address, reason: errorText(error) }, 'the certificate of a client of the issuance service is refused');
+        return;
+      }
+    }
+    const { expiresAt } = peer;
+    const cancelExpiry = expiresAt === null ? () => {} : this.#clock.after(expiresAt - this.#clock.now(), () => socket.destroy());
+    this.#connections.set(socket, { chain, address, cancelExpiry });
+    socket.once('close', () => {
+      cancelExpiry();
+      this.#connections.delete(socket);
+    });
+    this.#grpc.accept(socket, peer);
+  }
+
+  /** After a change of trust: who would not be let in now is not left in. */
+  #verifyAgain(): void {
+    for (const [socket, { chain, address }] of this.#connections) {
+      if (chain.length === 0) continue;
+      try {
+        this.#verifier.verify(chain);
+      } catch (error) {
+        socket.destroy();
+        this.#warnings.warn({ address, reason: errorText(error) }, 'a client of the issuance service is not trusted any more');
+      }
+    }
+  }
+
+  #endConnections(): void {
+    for (const [socket, { cancelExpiry }] of this.#connections) {
+      cancelExpiry();
+      socket.destroy();
+    }
+  }
+
+  /** Takes no more calls, and lets those under way end within `ms`. */
+  async drain(ms: number): Promise<void> {
+    this.#listener?.[Symbol.dispose]();
+    await this.#grpc.drain(ms);
+    await this[Symbol.asyncDispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#owned.disposeAsync();
+  }
+}

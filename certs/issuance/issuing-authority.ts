@@ -1,0 +1,6 @@
+import type { Authority } from '../authority/authority.ts';
+
+/** The part of the certificate authority that issuing for nodes needs. */
+export type IssuingAuthority = Pick<Authority, 'trustDomain' | 'issue' | 'issueJwt' | 'trust' | 'onChange' | 'nodeSeen'> & {
+  readonly tokens: Pick<Authority['tokens'], 'redeem'>;
+};

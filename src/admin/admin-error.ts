@@ -1,0 +1,6 @@
+import { WeftError } from '../model/errors.ts';
+
+/** Raised by a JSON endpoint. Its codes are those of its Endpoint. */
+export class AdminError extends WeftError {
+  override readonly name = 'AdminError';
+}

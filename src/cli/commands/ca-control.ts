@@ -1,0 +1,4 @@
+/** What works on an authority's own directory, in this process. Loaded only by the commands that do: it brings X.509 along. */
+export function loadControl(): Promise<typeof import('../../control/main.ts')> {
+  return import('../../control/main.ts');
+}
