@@ -9,7 +9,6 @@ import { ChangeNotifier } from '../../certs/change-notifier.ts';
 import type { JwtSvid } from '../../certs/identity-provider.ts';
 import { certifiedKey } from '../../certs/svid/certified-key.ts';
 import type { WorkloadApiSource } from '../../certs/workload-api/workload-api.ts';
-import { certificatesFromPem } from '../../certs/x509/pem.ts';
 import type { LocalPlace, LocalPlaces } from '../../src/agent/local-places.ts';
 import { createLog } from '../../src/log/log.ts';
 import { type RunningWorkloadApi, startWorkloadApi } from '../../src/agent/workload-api-socket.ts';
