@@ -39,6 +39,7 @@ import {
 import { Registry } from './registry.ts';
 import { TrustFollower } from './trust-follower.ts';
 import { WorkerPool } from './worker-pool.ts';
+import { HostProcesses } from './workload-processes.ts';
 import { openToPass, startWorkloadApi, workloadApiSource } from './workload-api-socket.ts';
 
 /** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
@@ -61,6 +62,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await using started = new AsyncDisposableStack();
   const log = createLog(options.logLevel);
   let draining = false;
+  let registry: Registry;
 
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
@@ -68,7 +70,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   // Identity: where it comes from, and SVIDs for who runs here.
   const placements = new ConfiguredPlacements(options.trustDomain);
-  const provider = await openIdentityProvider(options, { placements, log, owner: started });
+  const cgroupMount = findCgroup2() ?? options.cgroupRoot;
+  const processes = new HostProcesses({ places: () => registry.localPlaces('enrolling'), cgroupMount });
+  const provider = await openIdentityProvider(options, { placements, processes, log, owner: started });
   const svids = started.use(
     new SvidManager({ ttlSeconds: options.svidTtlSeconds, obtain: (wanted, ttl) => provider.x509Svid(wanted, ttl) }),
   );
@@ -97,7 +101,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
   const accessLogFd = openAccessLog(options.accessLog);
-  let registry: Registry;
   const workers = started.use(
     new WorkerPool({
       count: options.workers,
@@ -214,7 +217,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         path: options.workloadApiSocket,
         source: workloadApiSource({ svids, provider, federation, changes: [svids, registry, provider, federation] }),
         registry,
-        cgroupMount: findCgroup2() ?? cgroupRoot,
+        cgroupMount,
         log,
       }),
     );

@@ -92,13 +92,16 @@ export class Registry implements AsyncDisposable {
     return [...this.#enrolments.values()].map((enrolment) => enrolment.info());
   }
 
-  /** The enrolled workloads by what the kernel knows them by. */
-  localPlaces(): LocalPlaces {
+  /**
+   * The enrolled workloads by what the kernel knows them by.
+   * @param from `enrolling`: also those that wait for their first SVID
+   */
+  localPlaces(from: 'enrolled' | 'enrolling' = 'enrolled'): LocalPlaces {
     const networkNamespaces = new Map<string, LocalPlace>();
     const cgroups = new Map<bigint, LocalPlace>();
     for (const enrolment of this.#enrolments.values()) {
       const { state, workload, place, instance, key } = enrolment;
-      if (state !== 'enrolled' || instance === null) continue;
+      if (instance === null || !(state === 'enrolled' || (state === 'enrolling' && from === 'enrolling'))) continue;
       const found: LocalPlace = { workload: `${workload.namespace}/${workload.name}`, identity: workload.identity };
       if (place.kind === 'cgroup') cgroups.set(key, found);
       else networkNamespaces.set(instance, found);

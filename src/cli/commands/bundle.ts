@@ -100,7 +100,7 @@ export function bundleText(info: BundleInfo, format: (typeof FORMATS)[number]): 
   if (document === null) {
     throw new CliError(
       'WEFT_CLI_NO_BUNDLE',
-      `there is no bundle of ${trustDomain} yet${federation?.error == null ? '' : `: ${federation.error}`}`,
+      `there is no bundle of ${trustDomain} yet${typeof federation?.error === 'string' ? `: ${federation.error}` : ''}`,
       {
         nextStep: 'until there is one, nobody of that trust domain is believed; see `weft bundle list`',
       },
