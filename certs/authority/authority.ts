@@ -10,7 +10,9 @@ import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { JwtSvid } from '../identity-provider.ts';
+import { createKeyStore } from '../keystore/pkcs12.ts';
 import { readPrivateFile } from '../private-file.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
 import { type KeyProtection, privateKeyPem, readSigners, readState, storeKeys, writeState } from './authority-file.ts';
 import {
   type AuthorityMaterial,
@@ -44,7 +46,7 @@ import {
 import { AuthorityDirectory, AuthorityMemory, type AuthorityStore } from './authority-store.ts';
 import { type IssuedSvid, type IssueRequest, MAX_SVID_TTL_SECONDS } from './certificate-authority.ts';
 import type { IssueJwtRequest } from './jwt-signer.ts';
-import { JoinTokens } from './join-tokens.ts';
+import { JoinTokens, type TokenGrant } from './join-tokens.ts';
 import { checkNodeName, type NodeRecord, NodeRecords } from './node-records.ts';
 import {
   activateAnywayAt,
@@ -216,6 +218,7 @@ export class Authority implements AsyncDisposable {
       directory: directory === null ? null : join(directory, 'tokens'),
       now: () => this.#clock.now(),
       roots: () => this.trust().bundle.x509Authorities,
+      onRedeemed: (grant) => this.#joined(grant),
     });
     this.#watcher = directory === null ? null : watchQuietly(directory, () => this.#wake());
     this.#schedule(0);
@@ -447,9 +450,14 @@ export class Authority implements AsyncDisposable {
       old.liveUntil < now + this.#nodeLeaseMs / 2 ||
       old.liveUntil < (node.svidExpiresAt ?? 0);
     if (!stale) return;
-    this.#nodes.set({ name: checkNodeName(node.name), acknowledged: node.acknowledged, liveUntil }, now);
+    this.#nodes.set({ name: node.name, acknowledged: node.acknowledged, liveUntil, namespaces: old?.namespaces ?? [] }, now);
     this.#notifier.changed();
     this.#wake();
+  }
+
+  /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? By the token that the node joined with. */
+  mayRun(node: string, namespace: string): boolean {
+    return this.#nodes.get(node)?.namespaces.includes(namespace) ?? false;
   }
 
   /**
@@ -464,9 +472,19 @@ export class Authority implements AsyncDisposable {
    * A slot's signing key for a backup, encrypted: PKCS#8 PEM.
    * @throws CertsError WEFT_CERTS_SLOT, WEFT_CERTS_PASSPHRASE for an empty passphrase
    */
-  exportKey(id: string, passphrase: string): string {
+  async exportKey(id: string, passphrase: string): Promise<string> {
     if (passphrase === '') throw new CertsError('WEFT_CERTS_PASSPHRASE', 'the passphrase is empty', { nextStep: 'give one' });
     return privateKeyPem(readPrivateKey(findSlot(this.#state, id).stored.key, this.#protection.passphrase ?? undefined), passphrase);
+  }
+
+  /**
+   * A slot's signing key and chain for a backup: PKCS#12, under the name `weft`.
+   * @throws CertsError WEFT_CERTS_SLOT, WEFT_CERTS_KEY_STORE for an empty password
+   */
+  exportKeyStore(id: string, password: string): Promise<Uint8Array> {
+    const { stored } = findSlot(this.#state, id);
+    const privateKey = readPrivateKey(stored.key, this.#protection.passphrase ?? undefined).export({ type: 'pkcs8', format: 'der' });
+    return createKeyStore({ privateKey, certificates: certificatesFromPem(stored.certificates), password, friendlyName: 'weft' });
   }
 
   /** Stops timers and watching. The record of this process's own node ends: who starts again reads the state anew. */
@@ -480,6 +498,12 @@ export class Authority implements AsyncDisposable {
     await this.#queue.catch(() => undefined);
     if (this.#ownNode !== null) this.#nodes.delete(this.#nodeName);
     await this.#nodes.settled();
+  }
+
+  /** A node that joins is live from now on, so that a rotation that begins before its first acknowledgement waits for it. */
+  #joined({ node, namespaces }: TokenGrant): void {
+    const now = this.#clock.now();
+    this.#nodes.set({ name: node, acknowledged: null, liveUntil: now + this.#nodeLeaseMs, namespaces }, now);
   }
 
   async #newSlot(material: AuthorityMaterial | undefined): Promise<Slot> {
@@ -654,7 +678,7 @@ async function newSlot(
   now: () => number,
 ): Promise<Slot> {
   const { privateKey: jwtKey } = await generate('ec', { namedCurve: 'prime256v1' });
-  const stored = storeKeys(material, jwtKey, protection);
+  const stored = await storeKeys(material, jwtKey, protection);
   return {
     id: newSlotId(),
     state,
