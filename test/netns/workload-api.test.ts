@@ -14,6 +14,8 @@ const SVID_TTL_SECONDS = 8;
 
 interface Said {
   readonly id?: string;
+  readonly token?: string;
+  readonly jwt?: number;
   readonly serial?: string;
   readonly watchError?: string;
   readonly code?: string;
@@ -67,6 +69,16 @@ describe('the Workload API of an agent', () => {
     assert.equal(said(await run(mesh.stranger, mesh.nodeA, 'x509'))[0]?.code, 'PermissionDenied');
     assert.equal(said(await run(mesh.far, mesh.nodeA, 'x509'))[0]?.code, 'PermissionDenied');
     assert.equal(said(await run(mesh.far, mesh.nodeB, 'x509'))[0]?.id, `${ID}far`);
+  });
+
+  it('gives a pod a token that the pod of the other node verifies with its own agent’s key set', async () => {
+    const [fetched] = said(await run(mesh.client, mesh.nodeA, 'jwt', 'far'));
+    assert.equal(fetched?.id, `${ID}client`, JSON.stringify(fetched));
+    const validate = (audience: string): Promise<ExecResult> => run(mesh.far, mesh.nodeB, 'validate', audience, fetched.token as string);
+    assert.equal(said(await validate('far'))[0]?.id, `${ID}client`);
+    assert.equal(said(await validate('other'))[0]?.code, 'InvalidArgument');
+    const [bundle] = said(await run(mesh.client, mesh.nodeA, 'bundles'));
+    assert.ok((bundle?.jwt ?? 0) >= 1, JSON.stringify(bundle));
   });
 
   it('gives a command of weft run its SVID, known by its cgroup, and names the socket to it', async () => {

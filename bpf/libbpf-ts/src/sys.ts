@@ -2,8 +2,9 @@
  * The system calls that a program around BPF needs and Node does not offer: network namespaces, raw sockets, socket identity,
  * pidfds, and mounting a BPF file system. Works in the main thread and in workers.
  */
-import { closeSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
 import type { Server, Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { LibbpfError } from './errors.ts';
 import { Errno, errnoName } from './errno.ts';
 import { addressOf, lastErrno, libc } from './ffi.ts';
@@ -317,12 +318,24 @@ const MS_NOEXEC = 8n;
  * Returns true if it mounted. Throws LIBBPF_SYSCALL.
  */
 export function mountBpfFilesystem(directory: string): boolean {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectories(directory);
   if (isBpfFilesystem(directory)) return false;
   if (libc.mount('bpf', directory, 'bpf', MS_NOSUID | MS_NODEV | MS_NOEXEC, 'mode=0700') !== 0) {
     throw failed(`cannot mount a BPF file system on ${directory}`);
   }
   return true;
+}
+
+/** mkdirSync's own `recursive` never returns where a file system has no directories to make and says ENOENT, as sysfs does. */
+function makeDirectories(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectories(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    const { code, errno = 0 } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') throw new LibbpfError('LIBBPF_SYSCALL', `cannot make the directory ${path}`, { errno: -errno, cause: error });
+  }
 }
 
 const MNT_DETACH = 2;
