@@ -3,8 +3,8 @@
  * pidfds, and mounting a BPF file system. Works in the main thread and in workers.
  */
 import { closeSync, existsSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
 import type { Server, Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { LibbpfError } from './errors.ts';
 import { Errno, errnoName } from './errno.ts';
 import { addressOf, lastErrno, libc } from './ffi.ts';
@@ -323,8 +323,7 @@ export function mountBpfFilesystem(directory: string): boolean {
   const ancestor = nearestAncestor(directory);
   const belowSysfs = ancestor !== directory && statfsSync(ancestor).type === SYSFS_MAGIC;
   if (belowSysfs) mountBpf(ancestor);
-  // Node's recursive mkdir would never return on sysfs, which answers ENOENT for a child of a directory that is there.
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectories(directory);
   if (isBpfFilesystem(directory)) return belowSysfs;
   mountBpf(directory);
   return true;
@@ -339,6 +338,18 @@ function nearestAncestor(directory: string): string {
 function mountBpf(directory: string): void {
   if (libc.mount('bpf', directory, 'bpf', MS_NOSUID | MS_NODEV | MS_NOEXEC, 'mode=0700') !== 0) {
     throw failed(`cannot mount a BPF file system on ${directory}`);
+  }
+}
+
+/** mkdirSync's own `recursive` never returns where a file system has no directories to make and says ENOENT, as sysfs does. */
+function makeDirectories(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectories(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    const { code, errno = 0 } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') throw new LibbpfError('LIBBPF_SYSCALL', `cannot make the directory ${path}`, { errno: -errno, cause: error });
   }
 }
 
