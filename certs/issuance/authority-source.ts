@@ -36,7 +36,12 @@ export function authoritySource(authority: Authority, nodes: NodeRegister): Auth
   };
   return {
     status,
-    certificates: () => ({ roots: authority.trust().bundle.x509Authorities.map((der) => toPem('CERTIFICATE', der)).join('') }),
+    certificates: () => ({
+      roots: authority
+        .trust()
+        .bundle.x509Authorities.map((der) => toPem('CERTIFICATE', der))
+        .join(''),
+    }),
     prepare: async (material) => slotAnswer(authority, await authority.prepare(readMaterial(material))),
     rotate: async (material) => {
       const given = readMaterial(material);

@@ -53,7 +53,14 @@ export class IssuanceServer implements AsyncDisposable {
     this.#warnings = new BoundedLog(log, this.#clock);
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => this.#clock.now() });
     this.#grpc = this.#owned.use(new GrpcServer<IssuancePeer>({}));
-    new IssuanceService({ authority, nodes: options.nodes, placements: options.placements, log, clock: this.#clock, ...options.service }).addTo(this.#grpc);
+    new IssuanceService({
+      authority,
+      nodes: options.nodes,
+      placements: options.placements,
+      log,
+      clock: this.#clock,
+      ...options.service,
+    }).addTo(this.#grpc);
     this.#grpc.reflect(ISSUANCE_SERVICES);
     this.#owned.defer(() => this.#endConnections());
   }

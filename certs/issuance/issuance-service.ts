@@ -231,7 +231,9 @@ export class IssuanceService {
     this.#takeOf(caller.node);
     // A token is newer than the eviction, or it would have been revoked.
     if (caller.by === 'svid' && this.#nodes.isEvicted(caller.node)) {
-      throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${caller.node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
+      throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${caller.node} was evicted`, {
+        nextStep: 'let it join with a new token, if it may',
+      });
     }
     return caller;
   }

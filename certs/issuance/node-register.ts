@@ -100,5 +100,7 @@ function readStanding(path: string, text: string | null): Standing {
   } catch {
     // As good as a wrong form.
   }
-  throw new CertsError('WEFT_CERTS_NODE_REGISTER', `${path} makes no sense`, { nextStep: 'put back a backup of it, or remove it and evict the node again' });
+  throw new CertsError('WEFT_CERTS_NODE_REGISTER', `${path} makes no sense`, {
+    nextStep: 'put back a backup of it, or remove it and evict the node again',
+  });
 }

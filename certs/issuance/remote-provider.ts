@@ -425,7 +425,9 @@ function joinFailure(error: unknown): unknown {
 /** The chain to show, PEM: without the root that comes last. */
 function chainToShow({ certChain }: CertificateResponse): string {
   if (certChain.length >= 2) return certChain.slice(0, -1).join('');
-  throw new CertsError('WEFT_CERTS_ISSUED_WRONG', 'the authority sent no chain to its root', { nextStep: 'check the certificate authority' });
+  throw new CertsError('WEFT_CERTS_ISSUED_WRONG', 'the authority sent no chain to its root', {
+    nextStep: 'check the certificate authority',
+  });
 }
 
 /** What a node knows before the first trust state: roots, and a sequence below every other. */

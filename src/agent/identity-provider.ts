@@ -64,7 +64,11 @@ async function readPassphrase(path: string): Promise<string> {
   throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no file ${path}`, { nextStep: 'correct --ca-passphrase-file' });
 }
 
-async function serveAuthority(authority: Authority, options: AgentOptions, { placements, log, owner }: IdentityProviderParts): Promise<void> {
+async function serveAuthority(
+  authority: Authority,
+  options: AgentOptions,
+  { placements, log, owner }: IdentityProviderParts,
+): Promise<void> {
   const { certificateAuthority: chosen, issuance, runDirectory } = options;
   const nodes = await NodeRegister.open(chosen.kind === 'directory' ? join(chosen.directory, 'joined') : null);
   owner.use(await serveAuthoritySocket(authoritySource(authority, nodes), runDirectory, log));

@@ -22,7 +22,9 @@ interface ExportFlags extends SocketFlags {
 export function addCaExportCommand(ca: Command, { terminal }: CommandContext): void {
   withSocketFlags(ca.command('export'))
     .summary('write the roots, or the active authority with its key')
-    .description('Writes the roots of the trust domain (PEM), which verifiers need; with --key the active authority with its key, encrypted.')
+    .description(
+      'Writes the roots of the trust domain (PEM), which verifiers need; with --key the active authority with its key, encrypted.',
+    )
     .option('--out <file>', 'a new file, mode 0600 (default: standard output)')
     .option('--key', 'the active authority and its key, from its directory on this host')
     .option('--passphrase-file <file>', 'with --key: the key is encrypted with the first line of this file')
@@ -51,7 +53,8 @@ Whoever has the key and its passphrase can be anybody in the trust domain.`,
 
 async function authorityWithKey(flags: ExportFlags): Promise<string> {
   const { passphraseFile, caPassphraseFile, trustDomain } = flags;
-  if (passphraseFile === undefined) throw usageError('--key needs a passphrase', 'write one into a file, and name that with --passphrase-file');
+  if (passphraseFile === undefined)
+    throw usageError('--key needs a passphrase', 'write one into a file, and name that with --passphrase-file');
   const control = await loadControl();
   const options = {
     directory: absolutePath('--ca-dir', flags.caDir),

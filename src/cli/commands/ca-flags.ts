@@ -69,6 +69,9 @@ function readBytes(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (cause) {
-    throw new CliError('WEFT_CLI_FILE', `cannot read ${path}: ${(cause as Error).message}`, { cause, nextStep: 'check its name and permissions' });
+    throw new CliError('WEFT_CLI_FILE', `cannot read ${path}: ${(cause as Error).message}`, {
+      cause,
+      nextStep: 'check its name and permissions',
+    });
   }
 }

@@ -5,7 +5,15 @@ import { CliError, usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
 import { loadControl } from './ca-control.ts';
-import { authorityClient, type MaterialFlags, readMaterial, readSecret, type SocketFlags, withMaterialFlags, withSocketFlags } from './ca-flags.ts';
+import {
+  authorityClient,
+  type MaterialFlags,
+  readMaterial,
+  readSecret,
+  type SocketFlags,
+  withMaterialFlags,
+  withSocketFlags,
+} from './ca-flags.ts';
 
 interface ImportFlags extends SocketFlags, MaterialFlags {
   readonly caDir?: string;

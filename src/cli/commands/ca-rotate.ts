@@ -76,7 +76,8 @@ export function addCaStepCommands(ca: Command, { terminal }: CommandContext): vo
   ] as const;
   for (const [verb, summary, note] of steps) {
     const command = withSocketFlags(ca.command(verb));
-    if (verb === 'activate') command.option('--force', 'also while nodes do not have its root: they will refuse what it signs until they do');
+    if (verb === 'activate')
+      command.option('--force', 'also while nodes do not have its root: they will refuse what it signs until they do');
     command
       .summary(summary)
       .description(`${summary.charAt(0).toUpperCase()}${summary.slice(1)}. ${note}`)

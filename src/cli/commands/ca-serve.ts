@@ -27,7 +27,9 @@ const LONGEST_DRAIN_SECONDS = 3600;
 export function addCaServeCommand(ca: Command, context: CommandContext): void {
   ca.command('serve')
     .summary('run the certificate authority for the nodes of a trust domain')
-    .description('Runs the certificate authority in the foreground, without a data plane: nodes join it with tokens and get their identities from it.')
+    .description(
+      'Runs the certificate authority in the foreground, without a data plane: nodes join it with tokens and get their identities from it.',
+    )
     .requiredOption('--config <dir>', 'directory of YAML files: which workload runs on which node; it is watched')
     .option('--ca-dir <dir>', 'directory of the authority, made at the first start', `${DEFAULT_STATE_DIRECTORY}/ca`)
     .option('--ca-passphrase-file <file>', 'keep its keys encrypted with the first line of this file')

@@ -8,7 +8,9 @@ import { authorityClient, type SocketFlags, withSocketFlags } from './ca-flags.t
 export function addCaStatusCommand(ca: Command, { terminal }: CommandContext): void {
   withSocketFlags(ca.command('status'))
     .summary('show the authority, its rotation and its nodes')
-    .description('Shows the authorities of the trust domain, the rotation under way and who is waited for, and the nodes with their clocks.')
+    .description(
+      'Shows the authorities of the trust domain, the rotation under way and who is waited for, and the nodes with their clocks.',
+    )
     .option('--json', 'what the authority says, as JSON')
     .addHelpText('after', '\nExamples:\n  weft ca status\n  weft ca status --json')
     .action(async (flags: SocketFlags & { readonly json?: true }) => {

@@ -76,7 +76,10 @@ export class IssuanceWorld implements AsyncDisposable {
   }
 
   /** A file with a new token for a node. */
-  async tokenFile(node: string, options: { reusable?: boolean; namespaces?: readonly string[]; ttlSeconds?: number } = {}): Promise<string> {
+  async tokenFile(
+    node: string,
+    options: { reusable?: boolean; namespaces?: readonly string[]; ttlSeconds?: number } = {},
+  ): Promise<string> {
     return this.writeToken(await this.authority.tokens.create({ node, ttlSeconds: 600, ...options }));
   }
 

@@ -77,8 +77,14 @@ describe('CreateCertificate', () => {
     const request = await forgeRequest({});
     const damaged = new Uint8Array(request);
     damaged[damaged.length - 1] = (damaged.at(-1) as number) ^ 1;
-    await refused(world.certify(node, { csr: toPem('CERTIFICATE REQUEST', damaged) }), GRPC_STATUS.INVALID_ARGUMENT, /own key|cannot be read/);
-    const weak = await forgeRequest({ keyAlgorithm: { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256', modulusLength: 1024, publicExponent: new Uint8Array([1, 0, 1]) } });
+    await refused(
+      world.certify(node, { csr: toPem('CERTIFICATE REQUEST', damaged) }),
+      GRPC_STATUS.INVALID_ARGUMENT,
+      /own key|cannot be read/,
+    );
+    const weak = await forgeRequest({
+      keyAlgorithm: { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256', modulusLength: 1024, publicExponent: new Uint8Array([1, 0, 1]) },
+    });
     await refused(world.certify(node, { csr: toPem('CERTIFICATE REQUEST', weak) }), GRPC_STATUS.INVALID_ARGUMENT, /weak/);
   });
 
@@ -98,7 +104,10 @@ describe('CreateCertificate', () => {
     const results = await Promise.allSettled(Array.from({ length: 30 }, () => world.certify(flood)));
     const ended = results.map((result) => (result.status === 'fulfilled' ? 0 : (result.reason as GrpcStatusError).status));
     assert.ok(ended.filter((status) => status === 0).length <= 7, String(ended));
-    assert.ok(ended.every((status) => status === 0 || status === GRPC_STATUS.RESOURCE_EXHAUSTED), String(ended));
+    assert.ok(
+      ended.every((status) => status === 0 || status === GRPC_STATUS.RESOURCE_EXHAUSTED),
+      String(ended),
+    );
     const other = world.client(await world.credentials(`spiffe://${TRUST_DOMAIN}/node/node-c`));
     assert.equal((await world.certify(other, { impersonate: DATABASE })).length, 2);
   });
@@ -126,14 +135,19 @@ describe('joining by token', () => {
   test('a token that joins once impersonates nobody', async () => {
     await using world = await IssuanceWorld.start();
     const token = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 60 });
-    await refused(world.certify(world.client(), { token, impersonate: WEB }), GRPC_STATUS.PERMISSION_DENIED, /^the caller may not have this$/);
+    await refused(
+      world.certify(world.client(), { token, impersonate: WEB }),
+      GRPC_STATUS.PERMISSION_DENIED,
+      /^the caller may not have this$/,
+    );
   });
 
   test('a reusable token is the credential of a ztunnel: it impersonates what runs on its node', async () => {
     await using world = await IssuanceWorld.start();
     const token = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 60, reusable: true });
     const client = world.client();
-    for (let request = 0; request < 2; request++) assert.deepEqual(urisOf((await world.certify(client, { token, impersonate: WEB }))[0]), [WEB]);
+    for (let request = 0; request < 2; request++)
+      assert.deepEqual(urisOf((await world.certify(client, { token, impersonate: WEB }))[0]), [WEB]);
     await refused(world.certify(client, { token, impersonate: DATABASE }), GRPC_STATUS.PERMISSION_DENIED, /may not/);
   });
 

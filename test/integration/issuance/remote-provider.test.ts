@@ -133,7 +133,9 @@ describe('a node that gets its identities from another host', () => {
     await until('it is connected', () => connected(provider));
     const before = world.authority.status().slots[0]?.id;
     await world.authority.rotate();
-    await until('the new root is active', () => world.authority.status().slots.some(({ id, state }) => id !== before && state === 'active'));
+    await until('the new root is active', () =>
+      world.authority.status().slots.some(({ id, state }) => id !== before && state === 'active'),
+    );
     assert.equal((await provider.x509Svid(WEB, 600)).identity, WEB);
     // A new node meets a server that shows a certificate of the new root.
     await using other = await world.node('node-c', { tokenFile: await world.tokenFile('node-c') });
