@@ -8,6 +8,8 @@ import { IssuanceServer } from '../../certs/issuance/issuance-server.ts';
 import { NodeRegister } from '../../certs/issuance/node-register.ts';
 import { RemoteProvider } from '../../certs/issuance/remote-provider.ts';
 import { readPrivateFile } from '../../certs/private-file.ts';
+import { SpireProvider } from '../../certs/spire/spire-provider.ts';
+import type { WorkloadProcesses } from '../../certs/spire/workload-processes.ts';
 import { serveAuthoritySocket } from '../admin/authority-routes.ts';
 import type { Logger } from '../log/log.ts';
 import type { Placements } from '../model/placements.ts';
@@ -17,6 +19,8 @@ import type { AgentOptions } from './agent-options.ts';
 export interface IdentityProviderParts {
   /** Which identities other nodes may have, when this agent issues for them. */
   readonly placements: Placements;
+  /** The processes of the local workloads: SPIRE's Broker API wants to know. */
+  readonly processes: WorkloadProcesses;
   readonly log: Logger;
   /** Owns what is opened. */
   readonly owner: AsyncDisposableStack;
@@ -29,19 +33,23 @@ export interface IdentityProviderParts {
  */
 export async function openIdentityProvider(options: AgentOptions, parts: IdentityProviderParts): Promise<IdentityProvider> {
   const { certificateAuthority: chosen, nodeName, trustDomain, stateDirectory } = options;
-  const { owner, log } = parts;
+  const { owner, log, processes } = parts;
+  if (chosen.kind === 'spire') {
+    const { socketPath, broker } = chosen;
+    return owner.use(new SpireProvider({ trustDomain, socketPath, broker: broker === null ? null : { ...broker, processes } }));
+  }
   if (chosen.kind === 'remote') {
     const { server, tokenFile } = chosen;
     const directory = join(stateDirectory, 'node');
     return owner.use(await RemoteProvider.open({ server, trustDomain, nodeName, stateDirectory: directory, tokenFile, log }));
   }
   const authority = owner.use(await openAuthority(options, chosen));
-  await serveAuthority(authority, options, parts);
+  await serveAuthority(authority, options, chosen, parts);
   const from = chosen.kind === 'directory' ? chosen.directory : chosen.certificateFile;
   return owner.use(new AuthorityProvider({ authority, nodeName, from }));
 }
 
-type OwnAuthority = Exclude<AgentOptions['certificateAuthority'], { readonly kind: 'remote' }>;
+type OwnAuthority = Extract<AgentOptions['certificateAuthority'], { readonly kind: 'directory' | 'given' }>;
 
 async function openAuthority({ trustDomain, nodeName }: AgentOptions, chosen: OwnAuthority): Promise<Authority> {
   const { passphraseFile } = chosen;
@@ -66,10 +74,10 @@ async function readPassphrase(path: string): Promise<string> {
 
 async function serveAuthority(
   authority: Authority,
-  options: AgentOptions,
+  { issuance, runDirectory }: AgentOptions,
+  chosen: OwnAuthority,
   { placements, log, owner }: IdentityProviderParts,
 ): Promise<void> {
-  const { certificateAuthority: chosen, issuance, runDirectory } = options;
   const nodes = await NodeRegister.open(chosen.kind === 'directory' ? join(chosen.directory, 'joined') : null);
   owner.use(await serveAuthoritySocket(authoritySource(authority, nodes), runDirectory, log));
   if (issuance === null) return;

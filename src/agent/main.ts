@@ -4,6 +4,7 @@ import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
+import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
@@ -12,29 +13,39 @@ import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/co
 import type { TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
 import { ConfigDirectory } from '../config/config-directory.ts';
 import { ConfiguredPlacements } from '../config/placements.ts';
+import { createLog } from '../log/log.ts';
 import type { CountersAnswer, ReadyAnswer, StateAnswer, SvidsAnswer } from '../model/admin-api.ts';
 import { errorText } from '../model/errors.ts';
 import type { Mode } from '../model/resources.ts';
 import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts';
 import { AdminServer, type AdminSource } from './admin-server.ts';
 import type { AgentOptions } from './agent-options.ts';
+import { bundlesAnswer } from './bundles-answer.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
+import { startFederation } from './federation.ts';
 import { IdentityDistribution } from './identity-distribution.ts';
 import { openIdentityProvider } from './identity-provider.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
-import { createLog } from '../log/log.ts';
-import { configurationProblems, kernelEvents, bundleSequences, renderMetrics, svidExpiry, svidRequests } from './metrics.ts';
+
+import {
+  bundleRefreshFailures,
+  bundleSequences,
+  configurationProblems,
+  kernelEvents,
+  renderMetrics,
+  svidExpiry,
+  svidRequests,
+} from './metrics.ts';
 import { Registry } from './registry.ts';
-import { type FederatedBundles, TrustFollower } from './trust-follower.ts';
+import { TrustFollower } from './trust-follower.ts';
 import { WorkerPool } from './worker-pool.ts';
+import { HostProcesses } from './workload-processes.ts';
 import { openToPass, startWorkloadApi, workloadApiSource } from './workload-api-socket.ts';
 
 /** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
 const HOST_WORKLOAD_ID = 0;
 /** How long an enrolment waits for the workload's first SVID. */
 const SVID_WAIT_MS = 5_000;
-/** Bundles of other trust domains come from the identity provider alone. */
-const NO_FEDERATION: FederatedBundles = { bundles: () => [], onChange: () => () => {} };
 
 /** A running node agent. */
 export interface Agent extends AsyncDisposable {
@@ -51,6 +62,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await using started = new AsyncDisposableStack();
   const log = createLog(options.logLevel);
   let draining = false;
+  let registry: Registry;
 
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
@@ -58,11 +70,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   // Identity: where it comes from, and SVIDs for who runs here.
   const placements = new ConfiguredPlacements(options.trustDomain);
-  const provider = await openIdentityProvider(options, { placements, log, owner: started });
+  const cgroupMount = findCgroup2() ?? options.cgroupRoot;
+  const processes = new HostProcesses({ places: () => registry.localPlaces('enrolling'), cgroupMount });
+  const provider = await openIdentityProvider(options, { placements, processes, log, owner: started });
   const svids = started.use(
     new SvidManager({ ttlSeconds: options.svidTtlSeconds, obtain: (wanted, ttl) => provider.x509Svid(wanted, ttl) }),
   );
-  const trust = started.use(new TrustFollower({ provider, federation: NO_FEDERATION, svids, log }));
+
+  // Federation: bundles of other trust domains. None until the configuration asks for some.
+  const ownBundle = (): SpiffeBundle | null => provider.trust()?.bundle ?? null;
+  const federation = started.use(startFederation({ stateDirectory: options.stateDirectory, ownBundle, log }));
+  const trust = started.use(new TrustFollower({ provider, federation, svids, log }));
 
   // Keys of token issuers: fetched here, once for all workers.
   const jwks = started.use(
@@ -83,7 +101,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
   const accessLogFd = openAccessLog(options.accessLog);
-  let registry: Registry;
   const workers = started.use(
     new WorkerPool({
       count: options.workers,
@@ -101,7 +118,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         workers.send(index, { type: 'jwks', update: jwks.snapshot() });
         if (hostListens) void rejoin(index);
       },
-      onNeedIdentity: (identity) => void svids.wait(identity, SVID_WAIT_MS).catch(() => {}),
+      onNeedIdentity: (identity) =>
+        void svids.wait(identity, SVID_WAIT_MS).then(
+          () => distribution.sendAll(),
+          () => {},
+        ),
       onNeedJwks: (uri) => void jwks.refresh(uri),
     }),
   );
@@ -145,6 +166,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       },
       publish: async (snapshot) => {
         jwks.setUris(jwksUris(snapshot.authentications));
+        federation.setRelationships(registry.federatedTrustDomains);
         await workers.requestAll({ type: 'snapshot', snapshot });
       },
     }),
@@ -197,9 +219,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     started.use(
       await startWorkloadApi({
         path: options.workloadApiSocket,
-        source: workloadApiSource({ svids, provider, changes: [svids, registry] }),
+        source: workloadApiSource({ svids, provider, federation, changes: [svids, registry, provider, federation] }),
         registry,
-        cgroupMount: findCgroup2() ?? cgroupRoot,
+        cgroupMount,
         log,
       }),
     );
@@ -302,6 +324,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       svidExpiry(expiring, Date.now()),
       ...svidRequests(svids.counters),
       bundleSequences(svids.bundles()),
+      bundleRefreshFailures(federation.status()),
       configurationProblems(problems.counts),
     ]);
   }
@@ -311,6 +334,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     state,
     snapshot: () => registry.snapshot,
     svids: svidsAnswer,
+    bundles: () =>
+      bundlesAnswer({
+        trustDomain: options.trustDomain,
+        own: ownBundle(),
+        provided: provider.federatedBundles(),
+        federation: federation.status(),
+      }),
     counters,
     metrics,
     connections: async () => ((await workers.requestAll({ type: 'connections' })) as ConnectionInfo[][]).flat(),

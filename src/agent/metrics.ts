@@ -108,6 +108,18 @@ export function bundleSequences(bundles: readonly { readonly trustDomain: string
   };
 }
 
+/** How often the bundle of each federated trust domain could not be refreshed, since the relationship was started. */
+export function bundleRefreshFailures(
+  relationships: readonly { readonly trustDomain: string; readonly failuresTotal: number }[],
+): MetricFamily {
+  return {
+    name: 'weft_bundle_refresh_failures_total',
+    help: 'How often the bundle of a federated trust domain could not be refreshed; the last good one stays in force',
+    type: 'counter',
+    samples: relationships.map(({ trustDomain, failuresTotal }) => ({ labels: { trust_domain: trustDomain }, value: failuresTotal })),
+  };
+}
+
 /** @param seconds how far our clock is ahead of the identity provider's; null: not measured, and no sample */
 export function clockSkew(seconds: number | null): MetricFamily {
   return {

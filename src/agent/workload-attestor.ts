@@ -1,18 +1,8 @@
-import { readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Socket } from 'node:net';
-import { cgroupId } from '../../bpf/place-descriptors.ts';
 import { type PeerProcess, peerProcess } from '../../bpf/peer-credentials.ts';
 import type { Caller } from '../../certs/workload-api/caller.ts';
 import type { LocalPlace, LocalPlaces } from './local-places.ts';
-
-/** Where a process is, in the words that the kernel's hooks know workloads by. */
-interface ProcessPlace {
-  /** Device and inode of its network namespace. */
-  readonly networkNamespace: string;
-  /** Ids of its cgroup and those above it, deepest first. */
-  readonly cgroups: readonly bigint[];
-}
+import { placeOfProcess, type ProcessPlace, workloadAt } from './process-place.ts';
 
 export interface WorkloadAttestorOptions {
   /** Enrolled workloads now. */
@@ -23,8 +13,7 @@ export interface WorkloadAttestorOptions {
 
 /**
  * Says which workload a process on the other end of a unix socket is part of, by what the kernel says of it and nothing that it says
- * itself: SO_PEERCRED and a pidfd, then its network namespace and cgroup, looked up in the order of the hooks (workload_of() in
- * capture.bpf.c): network namespace first, else the deepest enrolled cgroup. The host's own network namespace is no workload.
+ * itself: SO_PEERCRED and a pidfd, then its network namespace and cgroup (see workloadAt).
  */
 export class WorkloadAttestor {
   readonly #options: WorkloadAttestorOptions;
@@ -41,33 +30,13 @@ export class WorkloadAttestor {
     const process = peerProcess(socket);
     let place: ProcessPlace | null = null;
     try {
-      const read = this.#placeOf(process.pid);
+      const read = placeOfProcess(process.pid, this.#options.cgroupMount);
       // Only now it is known that what was read is of this process, and not of one that got its pid.
       if (process.isAlive()) place = read;
     } catch {
       // It exits: there is no place.
     }
     return new AttestedCaller(process, place, this.#options.places);
-  }
-
-  #placeOf(pid: number): ProcessPlace {
-    const { dev, ino } = statSync(`/proc/${pid}/ns/net`, { bigint: true });
-    return { networkNamespace: `${dev}:${ino}`, cgroups: this.#cgroupsOf(readFileSync(`/proc/${pid}/cgroup`, 'utf8')) };
-  }
-
-  #cgroupsOf(text: string): bigint[] {
-    const path = /^0::(\/.*)$/m.exec(text)?.[1];
-    // A cgroup outside of the agent's cgroup namespace is shown with `..`, one that was removed with a mark.
-    if (path === undefined || path.split('/').includes('..') || path.endsWith(' (deleted)')) return [];
-    const ids: bigint[] = [];
-    const names = path.split('/').filter((name) => name !== '');
-    try {
-      for (let depth = names.length; depth > 0; depth--) ids.push(cgroupId(join(this.#options.cgroupMount, ...names.slice(0, depth))));
-    } catch {
-      // A mount that does not show them all: what it does not show is not enrolled here.
-      return [];
-    }
-    return ids;
   }
 }
 
@@ -90,14 +59,7 @@ export class AttestedCaller implements Caller {
   /** The workload that it is part of now; null when that is none, or it has exited. */
   workload(): LocalPlace | null {
     if (this.#place === null || !this.process.isAlive()) return null;
-    const { networkNamespaces, cgroups } = this.#places();
-    const byNamespace = networkNamespaces.get(this.#place.networkNamespace);
-    if (byNamespace !== undefined) return byNamespace;
-    for (const id of this.#place.cgroups) {
-      const byCgroup = cgroups.get(id);
-      if (byCgroup !== undefined) return byCgroup;
-    }
-    return null;
+    return workloadAt(this.#place, this.#places());
   }
 
   identity(): string | null {

@@ -2,7 +2,8 @@
  * The system calls that a program around BPF needs and Node does not offer: network namespaces, raw sockets, socket identity,
  * pidfds, and mounting a BPF file system. Works in the main thread and in workers.
  */
-import { closeSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Server, Socket } from 'node:net';
 import { LibbpfError } from './errors.ts';
 import { Errno, errnoName } from './errno.ts';
@@ -60,6 +61,7 @@ const POLLIN = 1;
 const SYS_PIDFD_OPEN = 434n;
 const SYS_BPF: bigint | null = process.arch === 'x64' ? 321n : process.arch === 'arm64' || process.arch === 'riscv64' ? 280n : null;
 const BPF_FS_MAGIC = 0xcafe4a11;
+const SYSFS_MAGIC = 0x62656572;
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 const SOCKET_ADDRESS_ROOM = 128;
 
@@ -313,16 +315,31 @@ const MS_NODEV = 4n;
 const MS_NOEXEC = 8n;
 
 /**
- * Makes `directory` if it is missing and mounts a BPF file system on it (mode 0700), unless it is on one already.
+ * Makes `directory` if it is missing and mounts a BPF file system on it (mode 0700), unless it is on one already. Below a bare /sys/fs/bpf
+ * the mount goes there: sysfs has that directory for it, and nobody can make another.
  * Returns true if it mounted. Throws LIBBPF_SYSCALL.
  */
 export function mountBpfFilesystem(directory: string): boolean {
+  const ancestor = nearestAncestor(directory);
+  const belowSysfs = ancestor !== directory && statfsSync(ancestor).type === SYSFS_MAGIC;
+  if (belowSysfs) mountBpf(ancestor);
+  // Node's recursive mkdir would never return on sysfs, which answers ENOENT for a child of a directory that is there.
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  if (isBpfFilesystem(directory)) return false;
+  if (isBpfFilesystem(directory)) return belowSysfs;
+  mountBpf(directory);
+  return true;
+}
+
+function nearestAncestor(directory: string): string {
+  let path = directory;
+  while (!existsSync(path)) path = dirname(path);
+  return path;
+}
+
+function mountBpf(directory: string): void {
   if (libc.mount('bpf', directory, 'bpf', MS_NOSUID | MS_NODEV | MS_NOEXEC, 'mode=0700') !== 0) {
     throw failed(`cannot mount a BPF file system on ${directory}`);
   }
-  return true;
 }
 
 const MNT_DETACH = 2;

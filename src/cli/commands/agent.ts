@@ -9,6 +9,7 @@ import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError, EXIT, usageError } from '../cli-error.ts';
 import { absolutePath, hostAndPort, namespaceName, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
+import { spireAgent } from './agent-spire-flags.ts';
 import { showError, type Terminal } from '../terminal.ts';
 
 type StartAgent = typeof startAgent;
@@ -33,6 +34,9 @@ export interface AgentFlags {
   readonly caName?: readonly string[];
   readonly caServer?: string;
   readonly caTokenFile?: string;
+  readonly spireSocket?: string;
+  readonly spireBrokerSocket?: string;
+  readonly spireBrokerId?: readonly string[];
   readonly svidTtl: string;
   readonly workers?: string;
   readonly metrics?: string;
@@ -79,7 +83,7 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
     workloadApiSocket: workloadApiSocket(flags, path),
     bpfDirectory: path('--bpf-dir', flags.bpfDir),
     cgroupRoot: cgroupRoot(flags.cgroupRoot, machine),
-    certificateAuthority: certificateAuthority(flags, stateDirectory, path),
+    certificateAuthority: spireAgent(flags, path) ?? certificateAuthority(flags, stateDirectory, path),
     issuance: issuance(flags),
     svidTtlSeconds: wholeNumber('--svid-ttl', flags.svidTtl, 1, LONGEST_SVID_TTL_SECONDS),
     workers:
@@ -216,6 +220,9 @@ export function addAgentCommand(program: Command, context: CommandContext): void
     .option('--ca-name <name...>', 'DNS names of that server, for clients that check them (ztunnel)')
     .option('--ca-server <host:port>', 'get identities from an authority on another host, in place of an own one')
     .option('--ca-token-file <file>', 'a token of `weft ca token`, to join that authority with: once')
+    .option('--spire-socket <file>', "Workload API of this host's SPIRE agent: identities come from there, instead of an authority")
+    .option('--spire-broker-socket <file>', 'Broker API of that SPIRE agent, for the identities of workloads')
+    .option('--spire-broker-id <id...>', 'SPIFFE IDs that may serve the Broker API (default: the agents of SPIRE)')
     .option('--svid-ttl <seconds>', 'life of the certificates of workloads; renewed at half of it', '86400')
     .option('--workers <n>', `proxy threads (default: one for each core, at most ${DEFAULT_MOST_WORKERS})`)
     .option('--metrics <host:port>', 'also serve Prometheus metrics here, unencrypted (default: admin socket only)')

@@ -179,7 +179,15 @@ describe('a TLS handshake', () => {
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;
-    const socket = connect({ host: '127.0.0.1', port, secureContext: contextOf(CLIENT), checkServerIdentity: () => undefined });
+    const own = await manager.wait(CLIENT, 5000);
+    const socket = connect({
+      host: '127.0.0.1',
+      port,
+      key: pemKey(own.privateKey),
+      cert: own.certificateChain,
+      ca: authority.roots,
+      checkServerIdentity: () => undefined,
+    });
     const [said] = await once(socket, 'data');
     assert.equal(String(said), 'true');
     assert.equal(socket.authorized, true);

@@ -27,6 +27,7 @@ test('the defaults of weft agent come from the machine', () => {
     trustDomain: 'cluster.local',
     stateDirectory: '/var/lib/weft',
     runDirectory: '/run/weft',
+    workloadApiSocket: '/run/weft/public/workload-api.sock',
     bpfDirectory: '/sys/fs/bpf/weft',
     cgroupRoot: '/sys/fs/cgroup/unified',
     certificateAuthority: { kind: 'directory', directory: '/var/lib/weft/ca', passphraseFile: null },
@@ -153,4 +154,12 @@ test('without cgroup v2 the agent says how to mount it, unless a flag says where
 test('the command line knows the limits of the rooms that it may not import', () => {
   assert.deepEqual(LOG_LEVELS, AGENT_LOG_LEVELS);
   assert.equal(LONGEST_SVID_TTL_SECONDS, MAX_SVID_TTL_SECONDS);
+});
+
+test('the Workload API is below the run directory, at the path that is named, or off', () => {
+  const socket = (flags: Partial<typeof defaults> & { workloadApi?: string }): string | null =>
+    agentOptions({ ...defaults, ...flags }, machine).workloadApiSocket;
+  assert.equal(socket({ runDir: '/run/two' }), '/run/two/public/workload-api.sock');
+  assert.equal(socket({ workloadApi: 'api.sock' }), '/work/api.sock');
+  assert.equal(socket({ workloadApi: 'off' }), null);
 });

@@ -4,7 +4,7 @@ import { ConfiguredPlacements } from '../../../src/config/placements.ts';
 import { parseResources } from '../../../src/config/parse-resources.ts';
 
 function resources(yaml: string): ReturnType<typeof parseResources>['resources'] {
-  const { resources: found, problems } = parseResources('mesh.yaml', yaml);
+  const { resources: found, problems } = parseResources(yaml, 'mesh.yaml');
   assert.deepEqual(problems, []);
   return found;
 }

@@ -1,0 +1,123 @@
+import { once } from 'node:events';
+import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
+import { GrpcClient } from '../../src/grpc/grpc-client.ts';
+import type { TrustState } from '../bundle/trust-state.ts';
+import { CertsError } from '../errors.ts';
+import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../svid/peer-verifier.ts';
+import { withPemKey } from '../svid/private-key.ts';
+import { TLS_SUITES } from '../svid/tls-contexts.ts';
+import type { JwtSvidResponse, X509SvidResponse } from '../workload-api/messages.ts';
+import { BROKER_FETCH_JWT_SVID, BROKER_SECURITY_HEADER, pidReference, SUBSCRIBE_TO_X509_SVID } from './broker-messages.ts';
+import { pemOf } from './certificate-sequence.ts';
+import type { ReceivedSvid } from './read-svids.ts';
+import { noSvid } from './spire-error.ts';
+import { connectUnix, KEEPALIVE_INTERVAL_MS, UNARY_TIMEOUT_MS } from './workload-api-connection.ts';
+
+export interface BrokerConnectionOptions {
+  readonly socketPath: string;
+  readonly trustDomain: string;
+  /** SPIFFE IDs that the server may have; none: any below `/spire/agent/` of the trust domain, which SPIRE gives to its agents alone. */
+  readonly servers: readonly string[];
+  /** The broker's own SVID now. */
+  readonly ownSvid: () => ReceivedSvid | null;
+  /** What the server's SVID is verified with. */
+  readonly trust: () => TrustState | null;
+}
+
+const METADATA: Readonly<Record<string, string>> = { [BROKER_SECURITY_HEADER]: 'true' };
+
+/**
+ * A SPIFFE Broker API (SPIFFE_Broker_API.md) that this process is a client of: identities of workloads that it refers to by a process. Both
+ * ends show X.509-SVIDs, over the unix socket too (SPIFFE_Broker_Endpoint.md section 4).
+ */
+export class BrokerConnection implements AsyncDisposable {
+  readonly #options: BrokerConnectionOptions;
+  readonly #client: GrpcClient;
+
+  constructor(options: BrokerConnectionOptions) {
+    this.#options = options;
+    this.#client = new GrpcClient({
+      connect: (signal) => this.#connect(signal),
+      authority: 'localhost',
+      scheme: 'https',
+      keepaliveIntervalMs: KEEPALIVE_INTERVAL_MS,
+    });
+  }
+
+  x509Svids(pid: number, signal: AbortSignal): AsyncIterable<X509SvidResponse> {
+    return this.#client.serverStream(SUBSCRIBE_TO_X509_SVID, { reference: pidReference(pid) }, { metadata: METADATA, signal });
+  }
+
+  /** @throws GrpcStatusError */
+  jwtSvid(pid: number, identity: string, audience: readonly string[]): Promise<JwtSvidResponse> {
+    const request = { reference: pidReference(pid), audience, spiffeId: identity };
+    return this.#client.unary(BROKER_FETCH_JWT_SVID, request, { metadata: METADATA, timeoutMs: UNARY_TIMEOUT_MS });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#client[Symbol.asyncDispose]();
+  }
+
+  async #connect(signal: AbortSignal): Promise<TLSSocket> {
+    const svid = this.#options.ownSvid();
+    const trust = this.#options.trust();
+    if (svid === null || trust === null) throw noSvid('the agent itself', 'without it there is no connection to the Broker API');
+    const socket = await connectUnix(this.#options.socketPath, signal);
+    const tls = connectTls({
+      socket,
+      secureContext: contextOf(svid, trust),
+      ALPNProtocols: ['h2'],
+      // The name of an SVID is in its URI, which Node does not compare: see #checkServer.
+      checkServerIdentity: () => undefined,
+    });
+    try {
+      await once(tls, 'secureConnect', { signal });
+      this.#checkServer(tls, trust);
+      return tls;
+    } catch (error) {
+      tls.destroy();
+      throw error;
+    }
+  }
+
+  #checkServer(tls: TLSSocket, { bundle }: TrustState): void {
+    const { trustDomain, servers, socketPath } = this.#options;
+    const roots = pemOf(bundle.x509Authorities);
+    const verifier = new SvidVerifier(
+      { bundle: (name) => (name === trustDomain ? { trustDomain, roots, revokedKeys: [], sequence: 0 } : null) },
+      { cacheSize: 0 },
+    );
+    const server = verifier.verify(chainOf(tls)).text;
+    const allowed = servers.length > 0 ? servers.includes(server) : server.startsWith(`spiffe://${trustDomain}/spire/agent/`);
+    if (allowed && tls.alpnProtocol === 'h2') return;
+    const what = allowed
+      ? `${server} at ${socketPath} does not speak HTTP/2`
+      : `${server} answers at ${socketPath}, which may not serve the Broker API`;
+    throw new CertsError('WEFT_CERTS_SPIRE_BROKER', what, { nextStep: 'check --spire-broker-socket and --spire-broker-id' });
+  }
+}
+
+function contextOf(svid: ReceivedSvid, { bundle }: TrustState): SecureContext {
+  return withPemKey(svid.privateKey, (key) =>
+    createSecureContext({
+      key,
+      cert: svid.certificateChain,
+      ca: pemOf(bundle.x509Authorities),
+      minVersion: 'TLSv1.3',
+      ciphers: TLS_SUITES,
+    }),
+  );
+}
+
+/** What the peer showed, DER, leaf first. */
+function chainOf(tls: TLSSocket): Uint8Array[] {
+  const chain: Uint8Array[] = [];
+  for (
+    let next = tls.getPeerX509Certificate();
+    next !== undefined && chain.length <= MAX_CHAIN_CERTIFICATES;
+    next = next.issuerCertificate
+  ) {
+    chain.push(next.raw);
+  }
+  return chain;
+}

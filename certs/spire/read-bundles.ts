@@ -1,0 +1,59 @@
+import { errorText } from '../../src/model/errors.ts';
+import { parseSpiffeId } from '../../src/model/identity.ts';
+import { parseStrictJson } from '../../src/jose/strict-json.ts';
+import { parseBundle } from '../bundle/bundle-format.ts';
+import type { JwtAuthority } from '../bundle/trust-state.ts';
+import { CertsError } from '../errors.ts';
+import { checkRoots } from '../svid/peer-verifier.ts';
+import { pemOf, splitCertificates } from './certificate-sequence.ts';
+import { badMessage } from './spire-error.ts';
+
+const MAX_JSON_DEPTH = 16;
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/**
+ * Reads the bundles of a FetchX509Bundles message.
+ * @returns by trust domain: DER certificates
+ * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything in it is wrong: then nothing of it is used
+ */
+export function readX509Bundles(bundles: ReadonlyMap<string, Uint8Array>, ownTrustDomain: string): Map<string, readonly Uint8Array[]> {
+  return readEach(bundles, ownTrustDomain, (bytes) => {
+    const roots = splitCertificates(bytes);
+    checkRoots(pemOf(roots));
+    return roots;
+  });
+}
+
+/**
+ * Reads the bundles of a FetchJWTBundles message.
+ * @returns by trust domain: keys that sign JWT-SVIDs
+ * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything in it is wrong: then nothing of it is used
+ */
+export function readJwtBundles(bundles: ReadonlyMap<string, Uint8Array>, ownTrustDomain: string): Map<string, readonly JwtAuthority[]> {
+  return readEach(bundles, ownTrustDomain, (bytes, trustDomain) => {
+    const document = parseStrictJson(utf8.decode(bytes), MAX_JSON_DEPTH) as { readonly keys?: unknown } | null;
+    if (!Array.isArray(document?.keys)) throw badMessage('a JWT bundle has no list of keys');
+    // A plain JWK Set (SPIFFE_Workload_API.md section 6.2.2): SPIRE leaves `use` out, for which the SPIFFE bundle format has no default.
+    const keys = document.keys.map((key: unknown) => (typeof key === 'object' ? Object.assign({ use: 'jwt-svid' }, key) : key));
+    return parseBundle(JSON.stringify({ keys }), trustDomain).jwtAuthorities;
+  });
+}
+
+function readEach<Bundle>(
+  bundles: ReadonlyMap<string, Uint8Array>,
+  ownTrustDomain: string,
+  read: (bytes: Uint8Array, trustDomain: string) => Bundle,
+): Map<string, Bundle> {
+  const found = new Map<string, Bundle>();
+  for (const [key, bytes] of bundles) {
+    try {
+      const { trustDomain, path } = parseSpiffeId(key);
+      if (path !== '') throw badMessage(`a bundle is said to be of ${key}, which is no trust domain`);
+      found.set(trustDomain, read(bytes, trustDomain));
+    } catch (error) {
+      throw error instanceof CertsError && error.code === 'WEFT_CERTS_SPIRE_MESSAGE' ? error : badMessage(errorText(error), error);
+    }
+  }
+  if (!found.has(ownTrustDomain)) throw badMessage(`there is no bundle of the trust domain ${ownTrustDomain} in it`);
+  return found;
+}

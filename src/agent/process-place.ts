@@ -1,0 +1,51 @@
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { cgroupId } from '../../bpf/place-descriptors.ts';
+import type { LocalPlace, LocalPlaces } from './local-places.ts';
+
+/** Where a process is, in the words that the kernel's hooks know workloads by. */
+export interface ProcessPlace {
+  /** Device and inode of its network namespace. */
+  readonly networkNamespace: string;
+  /** Ids of its cgroup and those above it, deepest first. */
+  readonly cgroups: readonly bigint[];
+}
+
+/**
+ * Where a process is now. It may have been another one with the same id: who must know looks whether it still lives afterwards.
+ * @param cgroupMount where cgroup v2 is mounted: all of it, since paths in /proc/PID/cgroup begin there
+ * @throws Error of the file system when it exits
+ */
+export function placeOfProcess(pid: number, cgroupMount: string): ProcessPlace {
+  const { dev, ino } = statSync(`/proc/${pid}/ns/net`, { bigint: true });
+  return { networkNamespace: `${dev}:${ino}`, cgroups: cgroupsOf(readFileSync(`/proc/${pid}/cgroup`, 'utf8'), cgroupMount) };
+}
+
+/**
+ * The workload that is enrolled in a place, looked up in the order of the hooks (workload_of() in capture.bpf.c): network namespace first,
+ * else the deepest enrolled cgroup. The host's own network namespace is no workload.
+ */
+export function workloadAt(place: ProcessPlace, { networkNamespaces, cgroups }: LocalPlaces): LocalPlace | null {
+  const byNamespace = networkNamespaces.get(place.networkNamespace);
+  if (byNamespace !== undefined) return byNamespace;
+  for (const id of place.cgroups) {
+    const byCgroup = cgroups.get(id);
+    if (byCgroup !== undefined) return byCgroup;
+  }
+  return null;
+}
+
+function cgroupsOf(text: string, cgroupMount: string): bigint[] {
+  const path = /^0::(\/.*)$/m.exec(text)?.[1];
+  // A cgroup outside of the agent's cgroup namespace is shown with `..`, one that was removed with a mark.
+  if (path === undefined || path.split('/').includes('..') || path.endsWith(' (deleted)')) return [];
+  const ids: bigint[] = [];
+  const names = path.split('/').filter((name) => name !== '');
+  try {
+    for (let depth = names.length; depth > 0; depth--) ids.push(cgroupId(join(cgroupMount, ...names.slice(0, depth))));
+  } catch {
+    // A mount that does not show them all: what it does not show is not enrolled here.
+    return [];
+  }
+  return ids;
+}
