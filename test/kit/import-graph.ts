@@ -52,7 +52,7 @@ const COMPOSITION_ROOTS: Readonly<Record<string, { readonly importer: string; re
   agent: { importer: 'src/cli/commands/agent.ts', entry: 'src/agent/main.ts' },
   control: { importer: 'src/cli/commands/ca-control.ts', entry: 'src/control/main.ts' },
 };
-const ROOT_IMPORTERS: readonly string[] = Object.values(COMPOSITION_ROOTS).map(({ importer }) => importer);
+const ROOT_IMPORTERS: ReadonlySet<string> = new Set(Object.values(COMPOSITION_ROOTS).map(({ importer }) => importer));
 /**
  * What the command line may use of the data plane: `weft policy` decides with the code that decides in the proxy, since a second copy of its
  * meaning would sooner or later say something else. These are pure: no sockets, no threads.
@@ -93,7 +93,7 @@ export function importViolations(files: ReadonlyMap<string, string>): string[] {
       const reason = target === null ? outsideProblem(path, room, each) : insideProblem(path, room, target);
       if (reason !== null) wrong.push(`${path} imports ${each.specifier}: ${reason}`);
       const targetRoom = target === null ? null : roomOf(target);
-      if (targetRoom !== null && targetRoom !== room && !ROOT_IMPORTERS.includes(path)) {
+      if (targetRoom !== null && targetRoom !== room && !ROOT_IMPORTERS.has(path)) {
         edges.set(room, (edges.get(room) ?? new Set()).add(targetRoom));
       }
     }

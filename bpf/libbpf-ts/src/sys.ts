@@ -61,7 +61,8 @@ const POLLIN = 1;
 const SYS_PIDFD_OPEN = 434n;
 const SYS_BPF: bigint | null = process.arch === 'x64' ? 321n : process.arch === 'arm64' || process.arch === 'riscv64' ? 280n : null;
 const BPF_FS_MAGIC = 0xcafe4a11;
-const SYSFS_MAGIC = 0x62656572;
+/** Where everybody's BPF file system is: sysfs has a directory for it. */
+const USUAL_MOUNT_POINT = '/sys/fs/bpf';
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 const SOCKET_ADDRESS_ROOM = 128;
 
@@ -320,19 +321,12 @@ const MS_NOEXEC = 8n;
  * Returns true if it mounted. Throws LIBBPF_SYSCALL.
  */
 export function mountBpfFilesystem(directory: string): boolean {
-  const ancestor = nearestAncestor(directory);
-  const belowSysfs = ancestor !== directory && statfsSync(ancestor).type === SYSFS_MAGIC;
-  if (belowSysfs) mountBpf(ancestor);
+  const isBare = directory.startsWith(`${USUAL_MOUNT_POINT}/`) && existsSync(USUAL_MOUNT_POINT) && !isBpfFilesystem(USUAL_MOUNT_POINT);
+  if (isBare) mountBpf(USUAL_MOUNT_POINT);
   makeDirectories(directory);
-  if (isBpfFilesystem(directory)) return belowSysfs;
+  if (isBpfFilesystem(directory)) return isBare;
   mountBpf(directory);
   return true;
-}
-
-function nearestAncestor(directory: string): string {
-  let path = directory;
-  while (!existsSync(path)) path = dirname(path);
-  return path;
 }
 
 function mountBpf(directory: string): void {

@@ -30,7 +30,8 @@ test('the defaults of weft agent come from the machine', () => {
     workloadApiSocket: '/run/weft/public/workload-api.sock',
     bpfDirectory: '/sys/fs/bpf/weft',
     cgroupRoot: '/sys/fs/cgroup/unified',
-    certificateAuthority: { kind: 'directory', directory: '/var/lib/weft/ca' },
+    certificateAuthority: { kind: 'directory', directory: '/var/lib/weft/ca', passphraseFile: null },
+    issuance: null,
     svidTtlSeconds: 86_400,
     workers: 4,
     metrics: null,
@@ -63,7 +64,12 @@ test('every flag of weft agent arrives', () => {
   );
   assert.equal(options.nodeName, 'n1');
   assert.equal(options.cgroupRoot, '/work/cg');
-  assert.deepEqual(options.certificateAuthority, { kind: 'given', certificateFile: '/work/ca.pem', keyFile: '/k/ca.key' });
+  assert.deepEqual(options.certificateAuthority, {
+    kind: 'given',
+    certificateFile: '/work/ca.pem',
+    keyFile: '/k/ca.key',
+    passphraseFile: null,
+  });
   assert.equal(options.svidTtlSeconds, 60);
   assert.equal(options.workers, 2);
   assert.deepEqual(options.metrics, { host: '::1', port: 9090 });
@@ -74,8 +80,15 @@ test('every flag of weft agent arrives', () => {
 });
 
 test('the certificate authority may have a directory of its own', () => {
-  const { certificateAuthority } = agentOptions({ ...defaults, caDir: '/ca' }, machine);
-  assert.deepEqual(certificateAuthority, { kind: 'directory', directory: '/ca' });
+  const { certificateAuthority } = agentOptions({ ...defaults, caDir: '/ca', caPassphraseFile: 'secret' }, machine);
+  assert.deepEqual(certificateAuthority, { kind: 'directory', directory: '/ca', passphraseFile: '/work/secret' });
+});
+
+test('the authority may be on another host, or serve other hosts', () => {
+  const remote = agentOptions({ ...defaults, caServer: '[fd00::1]:15012', caTokenFile: 'token' }, machine);
+  assert.deepEqual(remote.certificateAuthority, { kind: 'remote', server: { host: 'fd00::1', port: 15_012 }, tokenFile: '/work/token' });
+  const serving = agentOptions({ ...defaults, caListen: '[::]:15012', caName: ['ca.example', 'ca'] }, machine);
+  assert.deepEqual(serving.issuance, { listen: { host: '::', port: 15_012 }, names: ['ca.example', 'ca'] });
 });
 
 test('the access log can be turned off', () =>
@@ -102,6 +115,12 @@ const WRONG: readonly (readonly [flags: Partial<AgentFlags>, message: RegExp, ne
   [{ caCert: 'ca.pem' }, /--ca-cert is one half/, /together/],
   [{ caKey: 'ca.key' }, /--ca-key is one half/, /together/],
   [{ caDir: 'ca', caCert: 'a', caKey: 'b' }, /two authorities/, /--ca-dir, or --ca-cert/],
+  [{ caServer: 'a:1', caDir: 'ca' }, /--ca-dir and --ca-server name two/, /one of the two/],
+  [{ caServer: 'a:1', caListen: '[::]:1' }, /--ca-listen serves an authority of this host/, /leave/],
+  [{ caServer: 'a' }, /--ca-server cannot be "a"/, /HOST:PORT/],
+  [{ caTokenFile: 'token' }, /--ca-token-file is for/, /--ca-server/],
+  [{ caName: ['a'] }, /--ca-name is for/, /--ca-listen/],
+  [{ caListen: '[::]:1', caName: ['A b'] }, /--ca-name cannot be "A b"/, /lower-case/],
   [{ runDir: '' }, /--run-dir cannot be empty/, /name a path/],
   [{ accessLog: '' }, /--access-log cannot be empty/, /name a path/],
 ];
