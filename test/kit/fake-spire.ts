@@ -65,7 +65,7 @@ export class FakeSpire implements AsyncDisposable {
   readonly directory: string = mkdtempSync(join(tmpdir(), 'weft-spire-'));
   readonly socketPath: string = join(this.directory, 'api.sock');
   readonly brokerPath: string = join(this.directory, 'broker.sock');
-  readonly trustDomain = 'mesh.test';
+  readonly trustDomain: string;
   readonly x509Svids: Topic<X509SvidResponse> = new Topic(NO_IDENTITY);
   readonly x509Bundles: Topic<X509BundlesResponse> = new Topic(NO_IDENTITY);
   readonly jwtBundles: Topic<JwtBundlesResponse> = new Topic(NO_IDENTITY);
@@ -84,12 +84,13 @@ export class FakeSpire implements AsyncDisposable {
   #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
 
-  private constructor(authority: CertificateAuthority) {
+  private constructor(authority: CertificateAuthority, trustDomain: string) {
     this.#authority = authority;
+    this.trustDomain = trustDomain;
   }
 
-  static async start(): Promise<FakeSpire> {
-    const spire = new FakeSpire(await newAuthority());
+  static async start(trustDomain = 'mesh.test'): Promise<FakeSpire> {
+    const spire = new FakeSpire(await newAuthority(trustDomain), trustDomain);
     await spire.listen();
     return spire;
   }
@@ -100,7 +101,7 @@ export class FakeSpire implements AsyncDisposable {
 
   /** A new signing key, as after a rotation of SPIRE's CA. */
   async replaceAuthority(): Promise<void> {
-    this.#authority = await newAuthority();
+    this.#authority = await newAuthority(this.trustDomain);
   }
 
   async svid(identity: string, { hint = '', ttlSeconds = 3600 }: { hint?: string; ttlSeconds?: number } = {}): Promise<X509Svid> {
@@ -219,10 +220,10 @@ export class FakeSpire implements AsyncDisposable {
   }
 }
 
-async function newAuthority(): Promise<CertificateAuthority> {
+async function newAuthority(trustDomain: string): Promise<CertificateAuthority> {
   const directory = mkdtempSync(join(tmpdir(), 'weft-fake-ca-'));
   try {
-    return await CertificateAuthority.loadOrCreate({ directory, trustDomain: 'mesh.test' });
+    return await CertificateAuthority.loadOrCreate({ directory, trustDomain });
   } finally {
     rmSync(directory, { recursive: true });
   }
