@@ -2,6 +2,7 @@
  * `npm run bench`: measures Weft beside no mesh at all, on this machine, in labs made for it. Figures compare within one run only.
  */
 import { parseArgs } from 'node:util';
+import { identityTable, measureIdentity } from './identity.ts';
 import { measureIdle } from './idle.ts';
 import { PEERS } from './peers/index.ts';
 import { measurePolicy } from './policy.ts';
@@ -10,6 +11,7 @@ import { measureThroughput } from './throughput.ts';
 
 const USAGE = `usage: npm run bench -- --scenario same-node|cross-node [options]
        npm run bench -- --scenario policy [options]
+       npm run bench -- --scenario identity [--json] [--rounds 3] [--svids 1000]
        npm run bench -- --scenario idle [--json] [--held 2000] [--churned 10000]
 
   --connections 1,16,64   numbers of kept connections
@@ -30,6 +32,7 @@ async function main(): Promise<void> {
       rounds: { type: 'string', default: '3' },
       peers: { type: 'string' },
       held: { type: 'string', default: '2000' },
+      svids: { type: 'string', default: '1000' },
       churned: { type: 'string', default: '10000' },
       help: { type: 'boolean', default: false },
     },
@@ -44,6 +47,11 @@ async function main(): Promise<void> {
     console.log(JSON.stringify(report, null, values.json ? 0 : 2));
     return;
   }
+  if (scenario === 'identity') {
+    const report = await measureIdentity({ rounds: count(values.rounds), svids: count(values.svids), progress: console.error });
+    console.log(values.json ? JSON.stringify(report) : identityTable(report));
+    return;
+  }
   const counts = { connections: values.connections.split(',').map(count), seconds: count(values.seconds), rounds: count(values.rounds) };
   if (scenario === 'policy') {
     if (values.peers !== undefined) throw new UsageError('--peers is for same-node and cross-node');
@@ -51,7 +59,8 @@ async function main(): Promise<void> {
     console.log(values.json ? JSON.stringify(report) : policyTable(report));
     return;
   }
-  if (scenario !== 'same-node' && scenario !== 'cross-node') throw new UsageError('--scenario is same-node, cross-node, policy or idle');
+  if (scenario !== 'same-node' && scenario !== 'cross-node')
+    throw new UsageError('--scenario is same-node, cross-node, policy, identity or idle');
   const names = values.peers === undefined ? PEERS.map((peer) => peer.name) : ['direct', ...values.peers.split(',')];
   const unknown = names.find((name) => !PEERS.some((peer) => peer.name === name));
   if (unknown !== undefined) throw new UsageError(`there is no peer ${unknown}: ${PEERS.map((peer) => peer.name).join(', ')}`);

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type BpfMap, BpfObject, Errno, LibbpfError, Link, type LoadedObject, OwnedFd, RingBuffer, u32, u64 } from 'libbpf-ts';
-import { cgroupId, isBpfFilesystem, mountBpfFilesystem } from 'libbpf-ts/sys';
+import { cgroupId, mountBpfFilesystem } from 'libbpf-ts/sys';
 import { KERNEL_REASONS, type KernelEvent, type KernelReason } from '../src/model/kernel-reasons.ts';
 import { addressText } from './address-bytes.ts';
 import {
@@ -112,8 +112,7 @@ export class KernelHooks implements Disposable {
   static attach(options: KernelHooksOptions): KernelHooks {
     const directory = join(options.bpfDirectory, PIN_VERSION);
     try {
-      if (!existsSync(options.bpfDirectory)) mkdirSync(options.bpfDirectory, { recursive: true, mode: 0o700 });
-      if (!isBpfFilesystem(options.bpfDirectory)) mountBpfFilesystem(options.bpfDirectory);
+      mountBpfFilesystem(options.bpfDirectory);
       for (const part of ['maps', 'links']) mkdirSync(join(directory, part), { recursive: true, mode: 0o700 });
     } catch (error) {
       throw new KernelError('WEFT_BPF_DIRECTORY', `cannot use ${options.bpfDirectory} for pinned BPF objects`, {

@@ -11,6 +11,7 @@ import { ProxyError } from './proxy-error.ts';
 import { type LogLine, RefusalLog } from './refusal-log.ts';
 import type { Telemetry } from './telemetry/connection-record.ts';
 import { TunnelTelemetry } from './tunnel-telemetry.ts';
+import { ChainWatch } from './tunnel/chain-watch.ts';
 import { TunnelPool } from './tunnel/tunnel-pool.ts';
 import { TunnelServer } from './tunnel/tunnel-server.ts';
 
@@ -67,6 +68,7 @@ export class DataPlane implements AsyncDisposable {
   readonly #outbound: Outbound;
   readonly #tunnels: TunnelPool;
   readonly #tunnelTelemetry: TunnelTelemetry;
+  readonly #watch: ChainWatch;
   readonly #failures: RefusalLog;
   readonly #listeners = new Map<number, Listeners>();
   #view: MeshView;
@@ -80,12 +82,14 @@ export class DataPlane implements AsyncDisposable {
     this.#failures = refusals;
     const tunnelTelemetry = new TunnelTelemetry(telemetry, refusals);
     this.#tunnelTelemetry = tunnelTelemetry;
+    this.#watch = new ChainWatch(verifier);
     this.#tunnels = new TunnelPool({
       dialer,
       contexts,
       verifier,
+      watch: this.#watch,
       onOpened: () => tunnelTelemetry.opened('outbound'),
-      onClosed: () => tunnelTelemetry.closed('outbound'),
+      onClosed: (error) => tunnelTelemetry.closed('outbound', error),
       onFailed: (error) => tunnelTelemetry.failed(error),
     });
     this.#inbound = new Inbound({
@@ -111,6 +115,11 @@ export class DataPlane implements AsyncDisposable {
   apply(snapshot: MeshSnapshot): void {
     this.#view = new MeshView(snapshot);
     this.#inbound.reconsider(this.#view);
+  }
+
+  /** Trust bundles have changed: ends the tunnels made with certificates that are trusted no more. */
+  bundlesChanged(): void {
+    this.#watch.recheck();
   }
 
   /** Starts to accept for a workload. A second call for the same workload replaces its listeners. */
@@ -167,11 +176,12 @@ export class DataPlane implements AsyncDisposable {
     return new TunnelServer({
       contexts,
       verifier,
+      watch: this.#watch,
       identity,
       onConnect: (connect, responder) => this.#inbound.acceptTunnel(connect, responder, workloadId, ports),
       onRefused: (refused) => this.#tunnelTelemetry.refused(refused, identity),
       onOpened: () => this.#tunnelTelemetry.opened('inbound'),
-      onClosed: () => this.#tunnelTelemetry.closed('inbound'),
+      onClosed: (error) => this.#tunnelTelemetry.closed('inbound', error),
     });
   }
 
@@ -213,5 +223,6 @@ export class DataPlane implements AsyncDisposable {
     for (const connection of this.#inbound.connections) connection.destroy(stopping);
     for (const connection of this.#outbound.connections) connection.destroy(stopping);
     await this.#tunnels.dispose();
+    this.#watch[Symbol.dispose]();
   }
 }

@@ -1,7 +1,8 @@
 import type { RefusalLog } from './refusal-log.ts';
 import type { Telemetry } from './telemetry/connection-record.ts';
 import { COUNTERS, counterSlot, type HandshakeResult, type Malformed, type Refusal, type Side } from './telemetry/counter-table.ts';
-import type { TunnelError } from './tunnel/tunnel-error.ts';
+import { errorText } from '../src/model/errors.ts';
+import { TunnelError } from './tunnel/tunnel-error.ts';
 import type { TunnelRefusal, TunnelRefused } from './tunnel/tunnel-server.ts';
 
 /** What one refusal counts as. null: in that family it is nothing. */
@@ -33,6 +34,7 @@ const HANDSHAKE_OF_CODE: ReadonlyMap<string, HandshakeResult> = new Map([
   ['WEFT_IDENTITY_PEER_EXPIRED', 'expired'],
   ['WEFT_IDENTITY_PEER_NOT_YET_VALID', 'expired'],
   ['WEFT_IDENTITY_PEER_CHAIN', 'untrusted'],
+  ['WEFT_IDENTITY_PEER_REVOKED', 'untrusted'],
   ['WEFT_IDENTITY_PEER_TRUST_DOMAIN', 'untrusted'],
   ['ERR_SSL_NO_APPLICATION_PROTOCOL', 'alpn'],
   ['handshake_timeout', 'timeout'],
@@ -56,8 +58,13 @@ export class TunnelTelemetry {
     counters.add(counterSlot(COUNTERS.tunnelsActive, side), 1);
   }
 
-  closed(side: Side): void {
-    this.#telemetry.counters.add(counterSlot(COUNTERS.tunnelsActive, side), -1);
+  /** @param error what ended it; null for an orderly end */
+  closed(side: Side, error: Error | null): void {
+    const { counters } = this.#telemetry;
+    counters.add(counterSlot(COUNTERS.tunnelsActive, side), -1);
+    if (!(error instanceof TunnelError) || error.code !== 'WEFT_TUNNEL_REVOKED') return;
+    counters.add(counterSlot(COUNTERS.tunnelsRevoked, side), 1);
+    this.#log.add('warn', 'a tunnel was ended', { reason: 'certificate_revoked', code: error.code, side, error: errorText(error) });
   }
 
   /** A tunnel of ours could not be made. The access log tells of each connection that wanted it. */

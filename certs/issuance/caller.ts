@@ -4,6 +4,7 @@ import { parseSpiffeId, type SpiffeId } from '../../src/model/identity.ts';
 import type { Placements } from '../../src/model/placements.ts';
 import { CertsError } from '../errors.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
+import type { NodeRegister } from './node-register.ts';
 import { nodeNameOf } from './node-identity.ts';
 
 /** Whose connection it is, as far as TLS has proven it. */
@@ -21,6 +22,8 @@ export interface Caller {
   readonly node: string;
   /** `svid`: by its own SVID. `token`: by a join token that stays valid. `one-time-token`: by one that is spent now. */
   readonly by: 'svid' | 'token' | 'one-time-token';
+  /** What its token grants: namespaces in which `weft run` there may start workloads. Null: it showed none. */
+  readonly grantedNamespaces: readonly string[] | null;
 }
 
 /** One way to prove who calls. Null: the call carries nothing of this kind. */
@@ -36,7 +39,7 @@ export const byNodeSvid: CallerAuthenticator = async ({ identity }) => {
   if (identity === null) return null;
   const node = nodeNameOf(identity);
   if (node === null) throw refused(`${identity.text} is no node`);
-  return { node, by: 'svid' };
+  return { node, by: 'svid', grantedNamespaces: null };
 };
 
 /** By `authorization: Bearer <join token>`. */
@@ -52,7 +55,7 @@ export function byJoinToken(tokens: IssuingAuthority['tokens']): CallerAuthentic
     } catch (cause) {
       throw unknown(`its join token is refused: ${errorText(cause)}`, cause);
     }
-    return { node: redeemed.node, by: redeemed.reusable ? 'token' : 'one-time-token' };
+    return { node: redeemed.node, by: redeemed.reusable ? 'token' : 'one-time-token', grantedNamespaces: redeemed.namespaces };
   };
 }
 
@@ -80,7 +83,7 @@ export async function authenticate(
 export function authoriseImpersonation(
   caller: Caller,
   requested: string,
-  rule: { readonly trustDomain: string; readonly placements: Placements; readonly mayRun: IssuingAuthority['mayRun'] },
+  rule: { readonly trustDomain: string; readonly placements: Placements; readonly nodes: Pick<NodeRegister, 'mayRun'> },
 ): SpiffeId {
   // It is spent on the node's own SVID, or on nothing.
   if (caller.by === 'one-time-token')
@@ -93,7 +96,9 @@ export function authoriseImpersonation(
   }
   if (identity.trustDomain !== rule.trustDomain) throw refused(`${caller.node} asked for ${identity.text}, of another trust domain`);
   if (identity.namespace === null) throw refused(`${caller.node} asked for ${identity.text}, which is no workload's identity`);
-  if (!rule.placements.runsOn(caller.node, identity.text) && !rule.mayRun(caller.node, identity.namespace)) {
+  const { namespace } = identity;
+  const isGranted = caller.grantedNamespaces?.includes(namespace) ?? rule.nodes.mayRun(caller.node, namespace);
+  if (!isGranted && !rule.placements.runsOn(caller.node, identity.text)) {
     throw refused(`${caller.node} asked for ${identity.text}, and no workload with it runs there`);
   }
   return identity;

@@ -12,12 +12,14 @@ import type { IssuancePeer } from './caller.ts';
 import { IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import { ISSUANCE_SERVICES } from './messages.ts';
+import type { NodeRegister } from './node-register.ts';
 import { OwnBundle } from './own-bundle.ts';
 import { ServerIdentity } from './server-identity.ts';
 import { TlsListener, type TlsListenerLimits } from './tls-listener.ts';
 
 export interface IssuanceOptions {
   readonly authority: IssuingAuthority;
+  readonly nodes: NodeRegister;
   readonly placements: Placements;
   readonly listen: { readonly host: string; readonly port: number };
   /** DNS names of the server's certificate, for clients that check one. */
@@ -37,7 +39,6 @@ interface Connection {
 
 /** The issuance service on its port. Every connection that shows a certificate shows a valid SVID of the trust domain, as long as it lasts. */
 export class IssuanceServer implements AsyncDisposable {
-  readonly #authority: IssuingAuthority;
   readonly #clock: Clock;
   readonly #warnings: BoundedLog;
   readonly #verifier: SvidVerifier;
@@ -48,12 +49,18 @@ export class IssuanceServer implements AsyncDisposable {
 
   private constructor(options: IssuanceOptions) {
     const { authority, log } = options;
-    this.#authority = authority;
     this.#clock = options.clock ?? systemClock;
     this.#warnings = new BoundedLog(log, this.#clock);
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => this.#clock.now() });
     this.#grpc = this.#owned.use(new GrpcServer<IssuancePeer>({}));
-    new IssuanceService({ authority, placements: options.placements, log, clock: this.#clock, ...options.service }).addTo(this.#grpc);
+    new IssuanceService({
+      authority,
+      nodes: options.nodes,
+      placements: options.placements,
+      log,
+      clock: this.#clock,
+      ...options.service,
+    }).addTo(this.#grpc);
     this.#grpc.reflect(ISSUANCE_SERVICES);
     this.#owned.defer(() => this.#endConnections());
   }

@@ -23,6 +23,8 @@ import {
   type CertificateRequest,
   type CertificateResponse,
   CREATE_CERTIFICATE,
+  FETCH_ROOTS,
+  type FetchRootsResponse,
   IMPERSONATED_IDENTITY,
   MINT_JWT_SVID,
   type MintJwtSvidRequest,
@@ -32,10 +34,12 @@ import {
   type WatchResponse,
 } from './messages.ts';
 import { nodeIdentity } from './node-identity.ts';
+import type { NodeRegister } from './node-register.ts';
 import { type BucketLimits, TokenBuckets } from './token-buckets.ts';
 
 export interface IssuanceServiceOptions {
   readonly authority: IssuingAuthority;
+  readonly nodes: NodeRegister;
   readonly placements: Placements;
   readonly log: Log;
   /** Longest life of an SVID; who asks for more gets this. Default: 24 hours. */
@@ -74,6 +78,7 @@ const STATUS_OF = {
 /** The issuance service: certificates and JWT-SVIDs for nodes and for the workloads that run on them, and the trust state as it changes. */
 export class IssuanceService {
   readonly #authority: IssuingAuthority;
+  readonly #nodes: NodeRegister;
   readonly #placements: Placements;
   readonly #authenticators: readonly CallerAuthenticator[];
   readonly #maxTtlSeconds: number;
@@ -87,6 +92,7 @@ export class IssuanceService {
 
   constructor(options: IssuanceServiceOptions) {
     this.#authority = options.authority;
+    this.#nodes = options.nodes;
     this.#placements = options.placements;
     this.#authenticators = [byNodeSvid, ...(options.authenticators ?? []), byJoinToken(options.authority.tokens)];
     this.#maxTtlSeconds = options.maxTtlSeconds ?? DEFAULT_MAX_TTL_SECONDS;
@@ -100,6 +106,7 @@ export class IssuanceService {
   /** Puts its methods on a server. */
   addTo(server: GrpcServer<IssuancePeer>): void {
     server.add(CREATE_CERTIFICATE, (request, call) => this.#answer(call, () => this.createCertificate(request, call)));
+    server.add(FETCH_ROOTS, (_, call) => this.#answer(call, async () => this.fetchRoots(call)));
     server.add(MINT_JWT_SVID, (request, call) => this.#answer(call, () => this.mintJwtSvid(request, call)));
     server.addBidi(WATCH, (requests, call, send) => this.#answer(call, () => this.watch(requests, call, send)));
   }
@@ -116,14 +123,22 @@ export class IssuanceService {
     const identity = impersonated === undefined ? this.#ownIdentity(caller) : this.#impersonate(caller, impersonated.stringValue ?? '');
     const asked = Number(request.validityDuration);
     const ttlSeconds = asked > 0 ? Math.min(asked, this.#maxTtlSeconds) : this.#maxTtlSeconds;
-    const { certificateChain, notAfter } = await this.#authority.issue(csr, { identity, ttlSeconds });
-    if (impersonated === undefined) {
-      this.#authority.nodeSeen({ name: caller.node, acknowledged: null, svidExpiresAt: notAfter });
-      if (caller.by === 'one-time-token') this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
-    }
+    // Before there is an SVID that could be used to ask for more.
+    if (impersonated === undefined && caller.grantedNamespaces !== null) await this.#nodes.joined(caller.node, caller.grantedNamespaces);
+    const { certificateChain } = await this.#authority.issue(csr, { identity, ttlSeconds });
+    if (caller.by === 'one-time-token') this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
     const chain = certificatesFromPem(certificateChain);
     const root = rootOfChain(chain, this.#authority.trust().bundle.x509Authorities);
     return { certChain: (root === null ? chain : [...chain, root]).map((der) => toPem('CERTIFICATE', der)) };
+  }
+
+  /**
+   * The roots of the trust domain, for anybody.
+   * @throws CertsError WEFT_CERTS_CALLER_LIMIT
+   */
+  fetchRoots({ peer }: Call<IssuancePeer>): FetchRootsResponse {
+    if (!this.#perAddress.take(peer.address)) throw limit(peer.address);
+    return { x509Authorities: this.#authority.trust().bundle.x509Authorities };
   }
 
   /**
@@ -177,11 +192,11 @@ export class IssuanceService {
       if (acknowledged !== null && acknowledged > this.#authority.trust().sequence) {
         throw new CertsError('WEFT_CERTS_ACKNOWLEDGED', `${caller.node} acknowledged ${acknowledged}, which there has not been`);
       }
-      const clockSkewSeconds = (Number(sentAt) - this.#clock.now()) / 1000;
+      const now = this.#clock.now();
+      this.#nodes.seen(caller.node, { at: now, clockSkewSeconds: (Number(sentAt) - now) / 1000 });
       this.#authority.nodeSeen({
         name: caller.node,
         acknowledged,
-        clockSkewSeconds,
         ...(peer.expiresAt === null ? {} : { svidExpiresAt: peer.expiresAt }),
       });
     }
@@ -202,16 +217,24 @@ export class IssuanceService {
   async #authenticate(call: Call<IssuancePeer>): Promise<Caller> {
     // Counted before anything is looked at: guessing tokens is bounded too.
     if (call.peer.identity === null && !this.#perAddress.take(call.peer.address)) throw limit(call.peer.address);
-    const caller = await authenticate(this.#authenticators, call.peer, call.metadata);
-    this.#takeOf(caller.node);
-    return caller;
+    return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata));
   }
 
   /** For what a node does after it has joined: a token, which may be spent by it, is no use here. */
   async #authenticateJoined(call: Call<IssuancePeer>): Promise<Caller> {
     const caller = await byNodeSvid(call.peer, call.metadata);
     if (caller === null) throw new CertsError('WEFT_CERTS_CALLER_UNKNOWN', "it did not show a node's SVID", { nextStep: 'join first' });
+    return this.#admit(caller);
+  }
+
+  #admit(caller: Caller): Caller {
     this.#takeOf(caller.node);
+    // A token is newer than the eviction, or it would have been revoked.
+    if (caller.by === 'svid' && this.#nodes.isEvicted(caller.node)) {
+      throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${caller.node} was evicted`, {
+        nextStep: 'let it join with a new token, if it may',
+      });
+    }
     return caller;
   }
 
@@ -225,8 +248,7 @@ export class IssuanceService {
 
   #impersonate(caller: Caller, requested: string): string {
     const { trustDomain } = this.#authority;
-    const mayRun = (node: string, namespace: string): boolean => this.#authority.mayRun(node, namespace);
-    return authoriseImpersonation(caller, requested, { trustDomain, placements: this.#placements, mayRun }).text;
+    return authoriseImpersonation(caller, requested, { trustDomain, placements: this.#placements, nodes: this.#nodes }).text;
   }
 
   /** Turns what is thrown into a status, and keeps the reason for the log. */

@@ -30,6 +30,14 @@ export interface CertificateResponse {
   readonly certChain: readonly string[];
 }
 
+export type FetchRootsRequest = Readonly<Record<never, never>>;
+
+/** The roots of the trust domain. They are public; a node that joins compares them with its token before it believes them. */
+export interface FetchRootsResponse {
+  /** DER. */
+  readonly x509Authorities: readonly Uint8Array[];
+}
+
 /** Says what the node has, and is alive. The first one opens the stream. */
 export interface WatchRequest {
   /** Every thread of the node verifies with the trust state of this sequence; null: with none yet. */
@@ -91,6 +99,10 @@ const CERTIFICATE_REQUEST: MessageType<CertificateRequest> = messageType<Certifi
 const CERTIFICATE_RESPONSE: MessageType<CertificateResponse> = messageType<CertificateResponse>('istio.v1.auth.IstioCertificateResponse', {
   certChain: { number: 1, kind: 'string', repeated: true },
 });
+const FETCH_ROOTS_REQUEST: MessageType<FetchRootsRequest> = messageType<FetchRootsRequest>('weft.identity.v1.FetchRootsRequest', {});
+const FETCH_ROOTS_RESPONSE: MessageType<FetchRootsResponse> = messageType<FetchRootsResponse>('weft.identity.v1.FetchRootsResponse', {
+  x509Authorities: { number: 1, kind: 'bytes', repeated: true },
+});
 const WATCH_REQUEST: MessageType<WatchRequest> = messageType<WatchRequest>('weft.identity.v1.WatchRequest', {
   acknowledgedSequence: { number: 1, kind: 'uint64', optional: true },
   sentAt: { number: 2, kind: 'int64' },
@@ -125,6 +137,12 @@ export const CREATE_CERTIFICATE: MethodDefinition<CertificateRequest, Certificat
   response: CERTIFICATE_RESPONSE,
   kind: 'unary',
 };
+export const FETCH_ROOTS: MethodDefinition<FetchRootsRequest, FetchRootsResponse> = {
+  path: '/weft.identity.v1.Authority/FetchRoots',
+  request: FETCH_ROOTS_REQUEST,
+  response: FETCH_ROOTS_RESPONSE,
+  kind: 'unary',
+};
 export const WATCH: MethodDefinition<WatchRequest, WatchResponse> = {
   path: '/weft.identity.v1.Authority/Watch',
   request: WATCH_REQUEST,
@@ -141,7 +159,7 @@ export const MINT_JWT_SVID: MethodDefinition<MintJwtSvidRequest, MintJwtSvidResp
 /** For server reflection. */
 export const ISSUANCE_SERVICES: readonly ServiceDefinition[] = [
   { name: 'istio.v1.auth.IstioCertificateService', file: 'security/v1alpha1/ca.proto', methods: [CREATE_CERTIFICATE] },
-  { name: 'weft.identity.v1.Authority', file: 'weft/identity/v1/authority.proto', methods: [WATCH, MINT_JWT_SVID] },
+  { name: 'weft.identity.v1.Authority', file: 'weft/identity/v1/authority.proto', methods: [FETCH_ROOTS, WATCH, MINT_JWT_SVID] },
 ];
 
 /** The metadata key with which a node asks for a workload's identity. */

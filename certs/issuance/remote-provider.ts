@@ -1,10 +1,12 @@
 import { readFile } from 'node:fs/promises';
+import type { TLSSocket } from 'node:tls';
 import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
 import { joinHostPort } from '../../src/model/address.ts';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
-import { errorText } from '../../src/model/errors.ts';
+import { errorText, WeftError } from '../../src/model/errors.ts';
 import type { Log } from '../../src/model/log.ts';
+import { matchesPin, type ParsedToken, parseJoinToken } from '../authority/join-tokens.ts';
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
@@ -12,12 +14,12 @@ import { CertsError } from '../errors.ts';
 import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { toPem } from '../x509/pem.ts';
-import { type AuthorityAddress, dialAuthority } from './authority-dial.ts';
+import { type AuthorityAddress, dialAuthority, unknownAuthority, verifyAuthority } from './authority-dial.ts';
 import { obtainSvid } from './issued-chain.ts';
-import { joinTokenRoot } from './join-token-root.ts';
 import {
   CREATE_CERTIFICATE,
   type CertificateResponse,
+  FETCH_ROOTS,
   IMPERSONATED_IDENTITY,
   MINT_JWT_SVID,
   WATCH,
@@ -207,7 +209,7 @@ export class RemoteProvider implements IdentityProvider {
 
   #failed(error: unknown): void {
     this.#failures++;
-    const problem = errorText(error);
+    const problem = errorText(error instanceof GrpcStatusError && error.cause instanceof WeftError ? error.cause : error);
     if (problem !== this.#problem) this.#options.log.warn({ reason: problem }, 'the authority cannot be used; trying again');
     this.#problem = problem;
   }
@@ -216,27 +218,35 @@ export class RemoteProvider implements IdentityProvider {
   async #join(): Promise<void> {
     const { server, trustDomain, tokenFile, nodeName, log } = this.#options;
     const token = await readToken(tokenFile);
-    const rootDigest = joinTokenRoot(token);
-    let root: Uint8Array | null = null;
+    const now = (): number => this.#clock.now();
+    let trust: TrustState | null = null;
+    const bundle = new OwnBundle(() => trust);
+    let socket: TLSSocket | null = null;
     await using client = new GrpcClient({
-      connect: () => dialAuthority(server, trustDomain, null, { rootDigest }, () => this.#clock.now()),
+      connect: async () => {
+        socket = await dialAuthority(server, null);
+        // The first connection is for the roots; they are what every later one is verified with.
+        if (trust !== null) verifyAuthority(socket, trustDomain, bundle, now);
+        return socket;
+      },
       authority: joinHostPort(server.host, server.port),
+      scheme: 'https',
     });
-    const bundle = new OwnBundle(() => (root === null ? null : trustOf(trustDomain, root)));
-    const verifier = new SvidVerifier(bundle, { now: () => this.#clock.now(), cacheSize: 0 });
     try {
-      const svid = await obtainSvid(this.#identity, verifier, async (csr) => {
+      const { x509Authorities } = await client.unary(FETCH_ROOTS, {}, { timeoutMs: CALL_TIMEOUT_MS });
+      if (!matchesPin(token, x509Authorities)) throw unknownAuthority('its roots are not those that the token names');
+      trust = firstTrust(trustDomain, x509Authorities);
+      verifyAuthority(socket as unknown as TLSSocket, trustDomain, bundle, now);
+      // Only now does the token go out.
+      const svid = await obtainSvid(this.#identity, new SvidVerifier(bundle, { now, cacheSize: 0 }), async (csr) => {
         const answer = await client.unary(
           CREATE_CERTIFICATE,
           { csr: toPem('CERTIFICATE REQUEST', csr), validityDuration: BigInt(NODE_TTL_SECONDS), metadata: null },
-          { timeoutMs: CALL_TIMEOUT_MS, metadata: { authorization: `Bearer ${token}` } },
+          { timeoutMs: CALL_TIMEOUT_MS, metadata: { authorization: `Bearer ${token.token}` } },
         );
-        const { chain, top } = splitChain(answer);
-        root = top;
-        return chain;
+        return chainToShow(answer);
       });
-      // The server was verified by this root before the token went out; the first trust state has it all.
-      this.#trust ??= trustOf(trustDomain, root as unknown as Uint8Array);
+      this.#trust = trust;
       await this.#keep(svid);
       log.info({ node: nodeName }, 'this node has joined');
     } catch (error) {
@@ -250,8 +260,13 @@ export class RemoteProvider implements IdentityProvider {
     const { server, trustDomain } = this.#options;
     const svid = this.#svid as SvidMaterial;
     const client = new GrpcClient({
-      connect: () => dialAuthority(server, trustDomain, svid, this.#bundle, () => this.#clock.now()),
+      connect: async () => {
+        const socket = await dialAuthority(server, svid);
+        verifyAuthority(socket, trustDomain, this.#bundle, () => this.#clock.now());
+        return socket;
+      },
       authority: joinHostPort(server.host, server.port),
+      scheme: 'https',
     });
     const requests = new RequestQueue<WatchRequest>();
     this.#requests = requests;
@@ -345,7 +360,7 @@ export class RemoteProvider implements IdentityProvider {
       },
       { timeoutMs: CALL_TIMEOUT_MS },
     );
-    return splitChain(answer).chain;
+    return chainToShow(answer);
   }
 
   /** The new SVID counts once it is on disk: else a crash would leave a node that must join again. */
@@ -374,25 +389,29 @@ export class RemoteProvider implements IdentityProvider {
   }
 }
 
-async function readToken(path: string | null): Promise<string> {
+async function readToken(path: string | null): Promise<ParsedToken> {
   if (path === null) {
     throw new CertsError('WEFT_CERTS_JOIN', 'this node has no SVID of its own, and no token to join with', {
       nextStep: 'on the host of the authority run `weft ca token --node NAME`, and give its output to this agent with --ca-token-file',
     });
   }
+  let text: string;
   try {
-    return (await readFile(path, 'utf8')).trim();
+    text = await readFile(path, 'utf8');
   } catch (cause) {
     throw new CertsError('WEFT_CERTS_JOIN', `cannot read the join token: ${errorText(cause)}`, {
       cause,
       nextStep: 'correct --ca-token-file',
     });
   }
+  return parseJoinToken(text);
 }
 
 /** What the authority refuses it refuses for good; of anything else there is hope. */
 function joinFailure(error: unknown): unknown {
-  if (error instanceof CertsError || !(error instanceof GrpcStatusError)) return error;
+  if (!(error instanceof GrpcStatusError)) return error;
+  // Why there was no connection.
+  if (error.cause instanceof WeftError) return error.cause;
   const refused = error.status === GRPC_STATUS.UNAUTHENTICATED || error.status === GRPC_STATUS.PERMISSION_DENIED;
   if (refused) {
     return new CertsError('WEFT_CERTS_JOIN', 'the authority refused the join token', {
@@ -403,21 +422,17 @@ function joinFailure(error: unknown): unknown {
   return new CertsError('WEFT_CERTS_AUTHORITY_AWAY', `the authority did not answer: ${errorText(error)}`, { cause: error });
 }
 
-/** The chain to show, PEM, and the root that comes last, DER. */
-function splitChain({ certChain }: CertificateResponse): { chain: string; top: Uint8Array } {
-  const root = certChain.at(-1);
-  const der = root === undefined ? undefined : Buffer.from(root.replace(/-----[^-]+-----|\s/g, ''), 'base64');
-  if (certChain.length < 2 || der === undefined) {
-    throw new CertsError('WEFT_CERTS_ISSUED_WRONG', 'the authority sent no chain to its root', {
-      nextStep: 'check the certificate authority',
-    });
-  }
-  return { chain: certChain.slice(0, -1).join(''), top: new Uint8Array(der) };
+/** The chain to show, PEM: without the root that comes last. */
+function chainToShow({ certChain }: CertificateResponse): string {
+  if (certChain.length >= 2) return certChain.slice(0, -1).join('');
+  throw new CertsError('WEFT_CERTS_ISSUED_WRONG', 'the authority sent no chain to its root', {
+    nextStep: 'check the certificate authority',
+  });
 }
 
-/** What a node knows before the first trust state: one root, and a sequence below every other. */
-function trustOf(trustDomain: string, root: Uint8Array): TrustState {
-  const bundle = { trustDomain, x509Authorities: [root], jwtAuthorities: [], sequence: 0n, refreshHintSeconds: null };
+/** What a node knows before the first trust state: roots, and a sequence below every other. */
+function firstTrust(trustDomain: string, x509Authorities: readonly Uint8Array[]): TrustState {
+  const bundle = { trustDomain, x509Authorities, jwtAuthorities: [], sequence: 0n, refreshHintSeconds: null };
   return { sequence: 0n, bundle, taintedKeys: [], revokedKeys: [] };
 }
 

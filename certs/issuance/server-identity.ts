@@ -1,5 +1,5 @@
 import { createSecureContext, type SecureContext } from 'node:tls';
-import { randomBytes } from 'node:crypto';
+import { constants, randomBytes } from 'node:crypto';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import type { Log } from '../../src/model/log.ts';
@@ -116,7 +116,9 @@ function serverContext(svid: SvidMaterial, roots: readonly Uint8Array[]): Secure
       minVersion: 'TLSv1.3',
       maxVersion: 'TLSv1.3',
       ciphers: TLS_SUITES,
-      // Its own for each context: no session of another is ever resumed here.
+      // No session is kept, so none is resumed: every connection shows its certificates.
+      secureOptions: constants.SSL_OP_NO_TICKET,
+      // OpenSSL ends the connection of a client that tries to resume where this is missing.
       sessionIdContext: randomBytes(16).toString('hex'),
     }),
   );

@@ -118,8 +118,13 @@ export class TlsListener implements Disposable {
     this.#handshakes.add(fail);
     socket.once('close', () => fail('it left during the handshake'));
     // No TLS before the first byte: a silent connection costs a socket.
-    socket.once('readable', () => {
-      if (!this.#handshakes.has(fail)) return;
+    const onReadable = (): void => {
+      const first = socket.read() as Buffer | null;
+      // The end comes as 'readable' too, and then as 'close'.
+      if (first === null || !this.#handshakes.has(fail)) return;
+      socket.off('readable', onReadable);
+      // TLSSocket takes what the socket has buffered.
+      socket.unshift(first);
       secure = new TLSSocket(socket, {
         isServer: true,
         secureContext: this.#options.context(),
@@ -133,12 +138,15 @@ export class TlsListener implements Disposable {
       secure.on('_tlsError', (error: Error) => fail(error.message));
       secure.once('secure', () => {
         if (!over()) return;
+        // tls.Server does this for the sockets that it makes itself; node:http2 waits for it.
+        (established as { secureConnecting?: boolean }).secureConnecting = false;
         if (established.alpnProtocol !== ALPN_HTTP2) {
           established.destroy();
           this.#options.onFailed(address, 'it does not speak HTTP/2');
         } else this.#options.onSecure(established, address);
       });
-    });
+    };
+    socket.on('readable', onReadable);
   }
 
   /** Takes no more connections, and ends the handshakes under way. Established connections are their owner's. */

@@ -87,13 +87,13 @@ export class SvidVerifier implements PeerVerifier {
     return this.#cache.size;
   }
 
-  verify(chain: readonly Uint8Array[]): SpiffeId {
+  verify(chain: readonly Uint8Array[], at?: number): SpiffeId {
     const leafDer = chain[0];
     if (leafDer === undefined || leafDer.length === 0) {
       throw refuse('NO_CERTIFICATE', 'the peer showed no certificate', 'check that the peer is enrolled and has an SVID');
     }
     if (chain.length > MAX_CHAIN_CERTIFICATES) throw refuse('CHAIN', `the peer sent more than ${MAX_CHAIN_CERTIFICATES} certificates`);
-    const now = this.#now();
+    const now = at ?? this.#now();
     const digest = hash('sha256', leafDer, 'base64');
     const known = this.#cache.get(digest);
     if (known !== undefined) {

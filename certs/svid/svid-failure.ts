@@ -28,6 +28,6 @@ export function svidFailure(error: unknown): SvidFailure {
   if (code === 'WEFT_IDENTITY_PEER_NOT_YET_VALID') return 'clock-skew';
   if (code.startsWith('WEFT_IDENTITY_PEER_')) return 'untrusted';
   if (code === 'WEFT_CERTS_ISSUED_WRONG') return 'wrong-certificate';
-  if (/_(?:UNREACHABLE|UNAVAILABLE)$/.test(code)) return 'unreachable';
+  if (/_(?:UNREACHABLE|UNAVAILABLE|AWAY)$/.test(code)) return 'unreachable';
   return code.startsWith('WEFT_CERTS_') ? 'refused' : 'other';
 }

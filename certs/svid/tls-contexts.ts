@@ -4,6 +4,7 @@ import type { SvidMaterial, TlsContexts } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { IdentityError } from '../../src/model/identity.ts';
 import type { VersionedIdentitySource } from './identity-source.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
 import { withPemKey } from './private-key.ts';
 
 /** The suites that ztunnel offers, in its order. */
@@ -22,6 +23,8 @@ interface CachedContext {
 export class SvidTlsContexts implements TlsContexts, Disposable {
   readonly #source: VersionedIdentitySource;
   readonly #contexts = new Map<string, CachedContext>();
+  /** Kept as long as a connection has the context. */
+  readonly #chains = new WeakMap<SecureContext, readonly Uint8Array[]>();
   readonly #unsubscribe: () => void;
 
   constructor(source: VersionedIdentitySource) {
@@ -43,8 +46,13 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
     const cached = this.#contexts.get(identity);
     if (cached !== undefined && cached.svid === svid && cached.bundleVersion === bundleVersion) return cached.context;
     const context = this.#create(svid);
+    this.#chains.set(context, certificatesFromPem(svid.certificateChain));
     this.#contexts.set(identity, { svid, bundleVersion, context });
     return context;
+  }
+
+  chainOf(context: SecureContext): readonly Uint8Array[] {
+    return this.#chains.get(context) ?? [];
   }
 
   async wait(identity: string, timeoutMs: number): Promise<SecureContext> {
@@ -67,15 +75,14 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
   }
 
   #create(svid: SvidMaterial): SecureContext {
-    const roots = this.#source.bundles().map((bundle) => bundle.roots);
     try {
       return withPemKey(svid.privateKey, (key) =>
         createSecureContext({
           key,
           cert: svid.certificateChain,
-          // The union over all trust domains, for the TLS layer only: the PeerVerifier goes by the peer's own trust domain. Never left
-          // out, because then Node would put the web's authorities there.
-          ca: roots,
+          // None: OpenSSL knows no trust domains, so that its opinion of a chain decides nothing and only costs time (about a fifth of a
+          // handshake). The PeerVerifier decides. Never left out, because then Node would put the web's authorities there.
+          ca: [],
           minVersion: 'TLSv1.3',
           maxVersion: 'TLSv1.3',
           ciphers: TLS_SUITES,

@@ -4,7 +4,7 @@
  */
 import { type MessageType, messageType } from '../../src/grpc/message.ts';
 import type { MethodDefinition, ServiceDefinition } from '../../src/grpc/service.ts';
-import { STRUCT, type Struct } from './struct.ts';
+import { STRUCT, type Struct } from '../../src/grpc/struct.ts';
 
 /** A request without fields. */
 export type EmptyRequest = Record<never, never>;

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { GRPC_STATUS, type GrpcStatus, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import type { Call, GrpcServer } from '../../src/grpc/grpc-server.ts';
+import { type Json, structFromJson } from '../../src/grpc/struct.ts';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { formatBundle } from '../bundle/bundle-format.ts';
@@ -25,12 +26,12 @@ import {
   type JwtSvidResponse,
   SECURITY_HEADER,
   VALIDATE_JWT_SVID,
+  WORKLOAD_API_SERVICE,
   type ValidateJwtSvidRequest,
   type ValidateJwtSvidResponse,
   type X509BundlesResponse,
   type X509SvidResponse,
 } from './messages.ts';
-import { structOf } from './struct.ts';
 
 /** What the Workload API hands out, and where it has it from. */
 export interface WorkloadApiSource {
@@ -122,7 +123,8 @@ export class WorkloadApi implements Disposable {
       .add(FETCH_JWT_SVID, (request, call) => this.#unary(call, () => this.#fetchJwtSvid(request, call)))
       .add(VALIDATE_JWT_SVID, (request, call) => this.#unary(call, () => this.#validateJwtSvid(request, call)))
       .addServerStream(FETCH_WIT_SVID, async (_, call) => notImplemented(call))
-      .addServerStream(FETCH_WIT_BUNDLES, async (_, call) => notImplemented(call));
+      .addServerStream(FETCH_WIT_BUNDLES, async (_, call) => notImplemented(call))
+      .reflect([WORKLOAD_API_SERVICE]);
   }
 
   /** Ends every stream with Unavailable; calls from now on are answered the same. */
@@ -283,7 +285,7 @@ export class WorkloadApi implements Disposable {
     try {
       const bundle = (trustDomain: string): SpiffeBundle | null => bundles.get(trustDomain) ?? null;
       const { id, claims } = verifyJwtSvid(svid, { audience, bundle, now: () => this.#clock.now() });
-      return { spiffeId: id.text, claims: structOf(claims) };
+      return { spiffeId: id.text, claims: structFromJson(claims as Readonly<Record<string, Json>>) };
     } catch (error) {
       throw status('INVALID_ARGUMENT', `the JWT-SVID is not valid: ${errorText(error)}`, error);
     }

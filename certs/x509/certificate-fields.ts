@@ -27,6 +27,8 @@ export interface CertificateFields {
   readonly keyUsageCritical: boolean;
   /** Null: no extKeyUsage extension. */
   readonly extendedKeyUsage: readonly string[] | null;
+  /** Null: no subjectKeyIdentifier extension. */
+  readonly subjectKeyIdentifier: Uint8Array | null;
   /** Object identifiers of extensions that restrict a path in a way this room does not evaluate: critical and unknown, or constraints. */
   readonly unhandled: readonly string[];
 }
@@ -49,6 +51,7 @@ export const EXTENDED_KEY_USAGE = {
 export const MAX_CERTIFICATE_BYTES: number = 16 * 1024;
 
 const OID = {
+  subjectKeyIdentifier: '2.5.29.14',
   keyUsage: '2.5.29.15',
   subjectAltName: '2.5.29.17',
   basicConstraints: '2.5.29.19',
@@ -110,6 +113,7 @@ export function readCertificateFields(der: Uint8Array): CertificateFields {
     keyUsage: null,
     keyUsageCritical: false,
     extendedKeyUsage: null,
+    subjectKeyIdentifier: null,
     unhandled: [],
   };
   if (!body.atEnd) readExtensions(body.enter(0xa3, 'extensions'), fields);
@@ -136,6 +140,10 @@ function readExtensions(tagged: DerReader, fields: Mutable<CertificateFields>): 
     const value = new DerReader(extension.enter(TAG.octetString, `extension ${id}`).rest());
     extension.finish(`extension ${id}`);
     switch (id) {
+      case OID.subjectKeyIdentifier:
+        fields.subjectKeyIdentifier = value.enter(TAG.octetString, 'subjectKeyIdentifier').rest();
+        value.finish('subjectKeyIdentifier');
+        break;
       case OID.keyUsage:
         fields.keyUsage = readKeyUsage(value);
         fields.keyUsageCritical = critical;

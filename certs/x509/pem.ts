@@ -7,6 +7,11 @@ export function certificatesFromPem(pem: string): Uint8Array[] {
   return certificates;
 }
 
+/** The DER of certificates as one PEM text. */
+export function certificatesToPem(certificates: readonly Uint8Array[]): string {
+  return certificates.map((der) => toPem('CERTIFICATE', der)).join('');
+}
+
 /** One PEM block with 64 characters a line. */
 export function toPem(label: string, der: Uint8Array): string {
   const base64 = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('base64');

@@ -1,5 +1,8 @@
-import 'reflect-metadata';
-import { Pkcs10CertificateRequestGenerator, SubjectAlternativeNameExtension } from '@peculiar/x509';
+import { createPrivateKey, generateKeyPair } from 'node:crypto';
+import { promisify } from 'node:util';
+import { EMPTY_NAME, requestedIdentity, signed } from './certificate-writer.ts';
+import { explicit, objectIdentifier, sequence, setOf, smallInteger } from './der-writer.ts';
+import { type SigningKey, signingKeyInProcess } from './signing-key.ts';
 
 /** A fresh key with the request to certify it. */
 export interface SigningRequest {
@@ -9,23 +12,23 @@ export interface SigningRequest {
   readonly privateKey: Uint8Array;
 }
 
-/** ECDSA on P-256: what SPIFFE implementations and ztunnel use by default. */
-export const KEY_ALGORITHM: { readonly name: 'ECDSA'; readonly namedCurve: 'P-256' } = { name: 'ECDSA', namedCurve: 'P-256' };
-export const SIGNING_ALGORITHM: { readonly name: 'ECDSA'; readonly hash: 'SHA-256' } = { name: 'ECDSA', hash: 'SHA-256' };
+/** `extensionRequest` of RFC 2985 section 5.4.2. */
+const EXTENSION_REQUEST = objectIdentifier('1.2.840.113549.1.9.14');
+const VERSION_1 = smallInteger(0);
+const generate = promisify(generateKeyPair);
 
 /**
- * Makes a new P-256 key and a request that proves possession of it. The identity goes into the request because other authorities want to
- * see it there; ours looks at the key alone.
+ * Makes a new P-256 key, in the thread pool, and a request that proves possession of it. P-256 is what SPIFFE implementations and ztunnel use
+ * by default. The identity goes into the request because other authorities want to see it there; ours looks at the key alone.
  */
 export async function createSigningRequest(identity: string): Promise<SigningRequest> {
-  const keys = await crypto.subtle.generateKey(KEY_ALGORITHM, true, ['sign', 'verify']);
-  const [request, pkcs8] = await Promise.all([
-    Pkcs10CertificateRequestGenerator.create({
-      keys,
-      signingAlgorithm: SIGNING_ALGORITHM,
-      extensions: [new SubjectAlternativeNameExtension([{ type: 'url', value: identity }], true)],
-    }),
-    crypto.subtle.exportKey('pkcs8', keys.privateKey),
-  ]);
-  return { csr: new Uint8Array(request.rawData), privateKey: new Uint8Array(pkcs8) };
+  const { publicKey, privateKey } = await generate('ec', {
+    namedCurve: 'prime256v1',
+    publicKeyEncoding: { type: 'spki', format: 'der' },
+    privateKeyEncoding: { type: 'pkcs8', format: 'der' },
+  });
+  const key = signingKeyInProcess(createPrivateKey({ key: privateKey, type: 'pkcs8', format: 'der' })) as SigningKey;
+  const attributes = explicit(0, sequence(EXTENSION_REQUEST, setOf(requestedIdentity(identity))));
+  const csr = await signed(sequence(VERSION_1, EMPTY_NAME, publicKey, attributes), key);
+  return { csr, privateKey };
 }

@@ -1,3 +1,5 @@
+import { GRPC_STATUS } from '../../src/grpc/grpc-error.ts';
+import { encodeGrpcMessage } from '../../src/grpc/wire-status.ts';
 import type { ByteStreamHandler } from '../../src/model/byte-stream.ts';
 import type { Decision, ShadowDecision } from '../../src/model/policy.ts';
 import type { GateAnswer, HeaderChange, RequestHead as GateRequestHead } from '../../src/model/request-gate.ts';
@@ -8,7 +10,7 @@ import { headerChangeProblem } from '../http1/header-change.ts';
 import { normalisePath, type PathNormalisation } from '../http1/normalise-path.ts';
 import type { Http2Connection } from './connection.ts';
 import { ErrorCode, Http2Error } from './errors.ts';
-import { encodeGrpcMessage, GrpcStatus, isGrpcContentType, parseGrpcStatus } from './grpc.ts';
+import { isGrpcContentType, parseGrpcStatus } from './grpc.ts';
 import type { HeaderList } from './hpack.ts';
 import { deniedAnswer, type LocalAnswer, refusalAnswer } from './local-answer.ts';
 import { fieldValue, type RequestHead, type ResponseHead } from './message.ts';
@@ -402,10 +404,10 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
     this.#move(refused);
     this.refusal = 'upstream-truncated';
     this.detail = detail;
-    this.grpcStatus = GrpcStatus.unavailable;
+    this.grpcStatus = GRPC_STATUS.UNAVAILABLE;
     this.#down.endWithTrailers([
       'grpc-status',
-      String(GrpcStatus.unavailable),
+      String(GRPC_STATUS.UNAVAILABLE),
       'grpc-message',
       encodeGrpcMessage('weft: upstream-truncated'),
     ]);

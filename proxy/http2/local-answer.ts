@@ -1,8 +1,9 @@
+import { encodeGrpcMessage, grpcStatusOfHttp } from '../../src/grpc/wire-status.ts';
 import type { Decision } from '../../src/model/policy.ts';
 import type { Refusal } from '../../src/model/request-gate.ts';
 import { isFieldValue, isFreeFieldName } from '../http1/header-change.ts';
 import { refusalStatus } from '../http1/local-response.ts';
-import { encodeGrpcMessage, grpcAnswerType, grpcStatusOf } from './grpc.ts';
+import { grpcAnswerType } from './grpc.ts';
 import { withoutOuterSpace } from './message.ts';
 import { HTTP2_REFUSAL_STATUS, type Http2RefusalReason } from './refusal.ts';
 
@@ -37,7 +38,7 @@ function printable(text: string): string {
  */
 function answer(status: number, text: string, grpcType: string | null, extra: readonly string[]): LocalAnswer {
   if (grpcType !== null) {
-    const grpcStatus = grpcStatusOf(status);
+    const grpcStatus = grpcStatusOfHttp(status);
     const fields = [':status', '200', 'content-type', grpcAnswerType(grpcType), 'grpc-status', String(grpcStatus)];
     if (text !== '') fields.push('grpc-message', encodeGrpcMessage(text.trimEnd()));
     fields.push(...extra);

@@ -121,6 +121,7 @@ export type CounterName =
   | 'responseBytes'
   | 'handshakes'
   | 'tunnelsActive'
+  | 'tunnelsRevoked'
   | 'protocols'
   | 'malformed'
   | 'accessLogLines'
@@ -165,6 +166,12 @@ export const COUNTERS: Readonly<Record<CounterName, CounterFamily>> = {
     { name: 'result', values: HANDSHAKE_RESULTS },
   ]),
   tunnelsActive: family('weft_tunnels_active', 'gauge', 'Tunnel connections between nodes open now', [side]),
+  tunnelsRevoked: family(
+    'weft_tunnels_revoked_total',
+    'counter',
+    'Tunnels ended because a certificate they were made with is trusted no more',
+    [side],
+  ),
   protocols: family('weft_protocols_detected_total', 'counter', 'Protocols told from the first bytes', [
     side,
     { name: 'protocol', values: PROTOCOLS },

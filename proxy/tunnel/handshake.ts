@@ -53,6 +53,7 @@ export class Handshake {
   readonly #timer: NodeJS.Timeout;
   #state: 'silent' | 'started' | 'over' = 'silent';
   #secure: TLSSocket | null = null;
+  #context: SecureContext | null = null;
 
   constructor(socket: Socket, owner: HandshakeOwner, timeoutMs: number) {
     this.#socket = socket;
@@ -67,6 +68,11 @@ export class Handshake {
     socket.on('end', this.#onSilentClose);
     socket.on('close', this.#onSilentClose);
     socket.on('readable', this.#onReadable);
+  }
+
+  /** What it was, or is being, made with; null while nothing was said. */
+  get context(): SecureContext | null {
+    return this.#context;
   }
 
   get state(): 'silent' | 'started' | 'over' {
@@ -98,6 +104,7 @@ export class Handshake {
       this.fail('no_identity', new Error('there is no SVID to answer with'));
       return;
     }
+    this.#context = context;
     this.#state = 'started';
     this.#stopListening();
     // TLSSocket takes what the socket has buffered.
@@ -106,7 +113,7 @@ export class Handshake {
       isServer: true,
       secureContext: context,
       requestCert: true,
-      // Decided later from the DER, with a reason; OpenSSL knows only the union of all roots.
+      // Decided later from the DER, with a reason: OpenSSL is given no roots.
       rejectUnauthorized: false,
       ALPNProtocols: [ALPN_HTTP2],
     });

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import tls from 'node:tls';
-import type { SecureContext, TLSSocket } from 'node:tls';
+import type { ConnectionOptions, SecureContext, TLSSocket } from 'node:tls';
 import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { Dialer, PeerVerifier } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
@@ -11,6 +11,7 @@ import { ErrorCode, Http2Error } from '../http2/errors.ts';
 import { fieldValue, isFieldName, isFieldValue } from '../http2/message.ts';
 import { SocketByteStream } from '../socket-stream.ts';
 import { peerChain } from '../../src/model/peer-certificates.ts';
+import type { ChainWatch, WatchedTunnel } from './chain-watch.ts';
 import { TunnelError } from './tunnel-error.ts';
 
 /** The port every mesh node listens on in its pods (HBONE). */
@@ -37,6 +38,10 @@ export const DEFAULT_CLIENT_LIMITS: TunnelClientLimits = {
 export interface TunnelClientOptions {
   readonly dialer: Dialer;
   readonly verifier: PeerVerifier;
+  /** Ends the tunnel when a certificate it was made with is trusted no more. */
+  readonly watch?: ChainWatch;
+  /** The certificates that `context` shows, DER, leaf first. Needed with `watch`. */
+  readonly ownChain?: readonly Uint8Array[];
   /** Of the source workload's identity. */
   readonly context: SecureContext;
   readonly sourceWorkloadId: number;
@@ -75,6 +80,7 @@ export class TunnelClient {
   #peer = '';
   #settle: { resolve: () => void; reject: (error: TunnelError) => void };
   #timer: NodeJS.Timeout | null = null;
+  #watched: WatchedTunnel | null = null;
   #opened = 0;
   readonly #since: number = Date.now();
 
@@ -163,16 +169,7 @@ export class TunnelClient {
     this.#timer = setTimeout(() => this.#fail(this.#tlsError(handshakeTimeout())), this.#limits.handshakeTimeoutMs);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 180_000);
-    // No servername: HBONE has no SNI. The chain and the identity are checked below from the DER, on every handshake, so that Node's own
-    // check (which knows host names, and is skipped on resumed sessions) decides nothing.
-    const secure = tls.connect({
-      socket,
-      secureContext: this.#options.context,
-      ALPNProtocols: [ALPN_HTTP2],
-      minVersion: 'TLSv1.3',
-      rejectUnauthorized: false,
-      checkServerIdentity: () => undefined,
-    });
+    const secure = tls.connect(tunnelTlsOptions(socket, this.#options.context));
     this.#socket = secure;
     // What happens to the TCP socket from now on shows on the TLS socket.
     socket.on('error', () => {});
@@ -189,9 +186,10 @@ export class TunnelClient {
 
   #verified(secure: TLSSocket): void {
     this.#clearTimer();
+    const chain = peerChain(secure);
     let peer: string;
     try {
-      peer = this.#options.verifier.verify(peerChain(secure)).text;
+      peer = this.#options.verifier.verify(chain).text;
     } catch (error) {
       this.#fail(
         new TunnelError('WEFT_TUNNEL_PEER', `the certificate of ${this.#where()} was refused: ${errorText(error)}`, {
@@ -226,6 +224,11 @@ export class TunnelClient {
       },
       this.#limits.http2,
     );
+    const { watch, ownChain } = this.#options;
+    if (watch !== undefined && ownChain !== undefined) {
+      this.#watched = { peerChain: chain, ownChain, verifiedAt: Date.now(), end: (error) => this.destroy(error) };
+      watch.add(this.#watched);
+    }
     this.#settle.resolve();
   }
 
@@ -250,6 +253,7 @@ export class TunnelClient {
   #ended(error: Error | null): void {
     if (this.#closed) return;
     this.#closed = true;
+    if (this.#watched !== null) this.#options.watch?.delete(this.#watched);
     this.#options.onClosed?.(error);
   }
 
@@ -346,6 +350,21 @@ export class TunnelClient {
     if (this.#connection !== null) this.#connection.destroy(error);
     else this.#fail(new TunnelError('WEFT_TUNNEL_CLOSED', `the tunnel to ${this.#where()} was given up`, { cause: error }));
   }
+}
+
+/**
+ * How the dialling end of a tunnel does TLS. No servername: HBONE has no SNI. The chain and the identity are checked by the caller from the
+ * DER, on every handshake, so that Node's own check (which knows host names, and is skipped on resumed sessions) decides nothing.
+ */
+export function tunnelTlsOptions(socket: Socket, context: SecureContext): ConnectionOptions {
+  return {
+    socket,
+    secureContext: context,
+    ALPNProtocols: [ALPN_HTTP2],
+    minVersion: 'TLSv1.3',
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+  };
 }
 
 function handshakeTimeout(): Error {

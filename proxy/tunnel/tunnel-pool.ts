@@ -3,6 +3,7 @@ import type { ByteStream } from '../../src/model/byte-stream.ts';
 import type { Dialer, PeerVerifier, TlsContexts } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import type { LifecycleState } from '../../src/model/lifecycle.ts';
+import type { ChainWatch } from './chain-watch.ts';
 import { TunnelClient } from './tunnel-client.ts';
 import type { TunnelClientLimits, TunnelConnectionStats } from './tunnel-client.ts';
 import { TunnelError } from './tunnel-error.ts';
@@ -57,10 +58,13 @@ export interface TunnelPoolOptions {
   readonly dialer: Dialer;
   readonly contexts: TlsContexts;
   readonly verifier: PeerVerifier;
+  /** Ends tunnels when a certificate they were made with is trusted no more. */
+  readonly watch?: ChainWatch;
   readonly limits?: Partial<TunnelPoolLimits>;
   /** A peer was verified, and its tunnel is open; `onClosed` follows. */
   readonly onOpened?: () => void;
-  readonly onClosed?: () => void;
+  /** `error`: what ended it; null for an orderly end. */
+  readonly onClosed?: (error: Error | null) => void;
   /** There is no tunnel, for this reason. */
   readonly onFailed?: (error: TunnelError) => void;
 }
@@ -227,6 +231,8 @@ export class TunnelPool {
     const client: TunnelClient = new TunnelClient({
       dialer: this.#options.dialer,
       verifier: this.#options.verifier,
+      ...(this.#options.watch === undefined ? {} : { watch: this.#options.watch }),
+      ownChain: this.#options.contexts.chainOf(context),
       context,
       sourceWorkloadId: group.request.sourceWorkloadId,
       destinationAddress: group.request.destinationAddress,
@@ -235,7 +241,7 @@ export class TunnelPool {
       limits: this.#limits.client,
       onRetired: () => this.#retire(group, client),
       onStreamClosed: () => this.#armIdle(group, client),
-      onClosed: () => setImmediate(() => this.#closed(group, client)),
+      onClosed: (error) => setImmediate(() => this.#closed(group, client, error)),
     });
     group.starting = client;
     client.ready.then(
@@ -272,11 +278,11 @@ export class TunnelPool {
     group.retired.add(client);
   }
 
-  #closed(group: Group, client: TunnelClient): void {
+  #closed(group: Group, client: TunnelClient, error: Error | null): void {
     group.usable.delete(client);
     group.retired.delete(client);
     this.#clearIdle(client);
-    if (this.#opened.delete(client)) this.#options.onClosed?.();
+    if (this.#opened.delete(client)) this.#options.onClosed?.(error);
     this.#forgetIfEmpty(group);
     this.#checkDrained();
   }

@@ -18,6 +18,7 @@ import { SocketByteStream } from '../socket-stream.ts';
 import { parseAuthority } from './authority.ts';
 import { Handshake, type HandshakeFailure, type HandshakeOwner } from './handshake.ts';
 import { peerChain } from '../../src/model/peer-certificates.ts';
+import type { ChainWatch, WatchedTunnel } from './chain-watch.ts';
 import { ALPN_HTTP2 } from './tunnel-client.ts';
 
 /** Why a connection, or a request on it, was turned away. The label of a counter. */
@@ -99,11 +100,14 @@ export interface TunnelServerOptions {
   /** SPIFFE ID text of the workload behind this server. */
   readonly identity: string;
   readonly verifier: PeerVerifier;
+  /** Ends tunnels when a certificate they were made with is trusted no more. */
+  readonly watch?: ChainWatch;
   readonly onConnect: (connect: TunnelConnect, responder: TunnelResponder) => void;
   readonly onRefused?: (refused: TunnelRefused) => void;
   /** A peer was verified, and its tunnel is open; `onClosed` follows. */
   readonly onOpened?: () => void;
-  readonly onClosed?: () => void;
+  /** `error`: what ended it; null for an orderly end. */
+  readonly onClosed?: (error: Error | null) => void;
   readonly limits?: Partial<TunnelServerLimits>;
 }
 
@@ -239,6 +243,13 @@ export class TunnelServer {
     }
     this.#acceptedConnections++;
     this.#options.onOpened?.();
+    const { watch, contexts } = this.#options;
+    const watched: WatchedTunnel = {
+      peerChain: chain,
+      ownChain: from.context === null ? [] : contexts.chainOf(from.context),
+      verifiedAt: Date.now(),
+      end: (error) => connection.destroy(error),
+    };
     const connection: Http2Connection = new Http2Connection(
       'server',
       new SocketByteStream(secure),
@@ -247,17 +258,19 @@ export class TunnelServer {
         onMalformed: (reason) => this.#refused('http2', reason, from, peer.text),
         onClose: (error) => {
           this.#connections.delete(connection);
+          watch?.delete(watched);
           // Losing a peer is no refusal; breaking the protocol is.
           if (error instanceof Http2Error && error.code !== 'WEFT_HTTP2_CONNECTION_LOST' && error.code !== 'WEFT_HTTP2_DRAIN_DEADLINE') {
             this.#refused('http2', error, from, peer.text);
           }
-          this.#options.onClosed?.();
+          this.#options.onClosed?.(error);
           this.#checkDrained();
         },
       },
       this.#limits.http2,
     );
     this.#connections.add(connection);
+    watch?.add(watched);
   }
 
   /**

@@ -6,6 +6,7 @@ import { JsonServer } from '../admin/json-server.ts';
 import { pathOf, readJson } from '../admin/request.ts';
 import {
   ADMIN_SOCKET_NAME,
+  type BundlesAnswer,
   type CountersAnswer,
   type HostWorkloadAnswer,
   type HostWorkloadRequest,
@@ -16,7 +17,7 @@ import {
 import type { MeshSnapshot } from '../model/snapshot.ts';
 import type { ConnectionInfo } from '../model/worker-messages.ts';
 import { AgentError } from './agent-error.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 import { METRICS_CONTENT_TYPE } from './metrics.ts';
 
 /** What the admin endpoint shows; the agent implements it. */
@@ -26,6 +27,7 @@ export interface AdminSource {
   snapshot(): MeshSnapshot;
   connections(): Promise<readonly ConnectionInfo[]>;
   svids(): SvidsAnswer;
+  bundles(): BundlesAnswer;
   counters(): CountersAnswer;
   metrics(): Promise<string>;
   addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer>;
@@ -107,6 +109,8 @@ export class AdminServer implements AsyncDisposable {
           return json(200, { connections: await source.connections() });
         case '/v1/svids':
           return json(200, source.svids());
+        case '/v1/bundles':
+          return json(200, source.bundles());
         case '/v1/counters':
           return json(200, source.counters());
         case '/metrics':

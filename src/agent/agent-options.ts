@@ -1,3 +1,5 @@
+import type { BundleEndpointSettings } from '../model/bundle-endpoint.ts';
+
 /** What one node agent is started with. `weft agent` makes it from flags; tests and the lab make their own. All paths are absolute. */
 export interface AgentOptions {
   /** The watched directory of YAML. */
@@ -16,17 +18,23 @@ export interface AgentOptions {
   /** The cgroup v2 directory that the hooks are attached to: the root of the hierarchy, or the part of it that is this node. */
   readonly cgroupRoot: string;
   /**
-   * `directory`: loaded from there, or created at the first start. `given`: PEM files of the operator's own. `spire`: an upstream SPIRE agent,
-   * through its Workload API, and for workloads its Broker API where that is given (`servers`: SPIFFE IDs that may serve it; none: any agent).
+   * `directory`: loaded from there, or created at the first start. `given`: PEM files of the operator's own. `remote`: on another host; the
+   * token is for joining, and not needed again. A passphrase is the first line of its file. `spire`: an upstream SPIRE agent, through its
+   * Workload API, and for workloads its Broker API where that is given (`servers`: SPIFFE IDs that may serve it; none: any agent).
    */
   readonly certificateAuthority:
-    | { readonly kind: 'directory'; readonly directory: string }
-    | { readonly kind: 'given'; readonly certificateFile: string; readonly keyFile: string }
+    | { readonly kind: 'directory'; readonly directory: string; readonly passphraseFile: string | null }
+    | { readonly kind: 'given'; readonly certificateFile: string; readonly keyFile: string; readonly passphraseFile: string | null }
+    | { readonly kind: 'remote'; readonly server: { readonly host: string; readonly port: number }; readonly tokenFile: string | null }
     | {
         readonly kind: 'spire';
         readonly socketPath: string;
         readonly broker: { readonly socketPath: string; readonly servers: readonly string[] } | null;
       };
+  /** Where other nodes get their identities from this agent's authority, and the DNS names they may dial it by; null: nowhere. */
+  readonly issuance: { readonly listen: { readonly host: string; readonly port: number }; readonly names: readonly string[] } | null;
+  /** Where the trust domain's bundle is published for others to federate with; null: nowhere. */
+  readonly bundleEndpoint: BundleEndpointSettings | null;
   readonly svidTtlSeconds: number;
   /** Proxy threads, at least 1. */
   readonly workers: number;

@@ -1,6 +1,6 @@
 import type { ConfigProblem } from '../config/config-problem.ts';
 import { formatProblem } from '../config/format-problem.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 
 /** Lines for one change: a file may have a hundred problems, and a directory thousands of files. All of them are in /v1/state. */
 const MAX_LINES = 20;

@@ -10,7 +10,7 @@ import { errorText } from '../model/errors.ts';
 import type { WorkloadEntry } from '../model/snapshot.ts';
 import type { ListenerPorts } from '../model/worker-messages.ts';
 import { AgentError } from './agent-error.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 import { type Place, placeInstance } from './place.ts';
 import type { WorkerPool } from './worker-pool.ts';
 

@@ -3,6 +3,8 @@ import type { RequestBody } from './worker-pool.ts';
 
 /** How long a worker has for one update; one that is busier than this gets the next. */
 const ANSWER_TIMEOUT_MS = 5_000;
+/** Every update has all SVIDs in it: when a thousand come one by one, workers get them in as many updates as there are of these, in ms. */
+const PAUSE_MS = 100;
 /** After a worker has not answered. */
 const RETRY_PAUSE_MS = 1_000;
 
@@ -28,6 +30,9 @@ export class IdentityDistribution implements Disposable {
   readonly #answered: number[];
   readonly #retries = new Set<NodeJS.Timeout>();
   readonly #unsubscribe: () => void;
+  /** Set for PAUSE_MS after an update that a change caused; `#waiting`: something changed meanwhile. */
+  #pause: NodeJS.Timeout | null = null;
+  #waiting = false;
   #acknowledged = 0;
   #disposed = false;
 
@@ -35,7 +40,7 @@ export class IdentityDistribution implements Disposable {
     this.#options = options;
     this.#sent = Array.from({ length: options.workers.size }, () => 0);
     this.#answered = this.#sent.map(() => 0);
-    this.#unsubscribe = options.source.onChange(() => this.sendAll());
+    this.#unsubscribe = options.source.onChange(() => this.#changed());
   }
 
   /** The version that every worker goes by. */
@@ -50,7 +55,21 @@ export class IdentityDistribution implements Disposable {
     void this.#send(index);
   }
 
-  /** Sends what changed now rather than at the end of this turn: what the workers are sent next may need it. */
+  #changed(): void {
+    if (this.#pause !== null) {
+      this.#waiting = true;
+      return;
+    }
+    this.sendAll();
+    this.#pause = setTimeout(() => {
+      this.#pause = null;
+      if (!this.#waiting) return;
+      this.#waiting = false;
+      this.#changed();
+    }, PAUSE_MS).unref();
+  }
+
+  /** Sends what has changed now, without any pause: somebody waits for it, or what the workers are sent next needs it. */
   sendAll(): void {
     for (const index of this.#sent.keys()) void this.#send(index);
   }
@@ -90,6 +109,7 @@ export class IdentityDistribution implements Disposable {
   [Symbol.dispose](): void {
     this.#disposed = true;
     this.#unsubscribe();
+    if (this.#pause !== null) clearTimeout(this.#pause);
     for (const timer of this.#retries) clearTimeout(timer);
     this.#retries.clear();
   }

@@ -1,7 +1,8 @@
 import { lookup as resolveName } from 'node:dns';
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { BlockList, isIP, isIPv6, type LookupFunction } from 'node:net';
+import { isIP, type LookupFunction } from 'node:net';
+import { isFetchable } from '../config/fetchable-address.ts';
 import { AgentError } from './agent-error.ts';
 
 const TIMEOUT_MS = 5_000;
@@ -105,27 +106,4 @@ async function bodyText(uri: string, response: IncomingMessage): Promise<string>
   }
   if (!response.complete) throw failure(uri, 'the answer was cut');
   return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
-}
-
-const REFUSED = new BlockList();
-REFUSED.addSubnet('0.0.0.0', 8, 'ipv4');
-REFUSED.addSubnet('127.0.0.0', 8, 'ipv4');
-REFUSED.addSubnet('169.254.0.0', 16, 'ipv4');
-REFUSED.addSubnet('224.0.0.0', 3, 'ipv4');
-REFUSED.addSubnet('::', 96, 'ipv6');
-REFUSED.addSubnet('fe80::', 10, 'ipv6');
-REFUSED.addSubnet('ff00::', 8, 'ipv6');
-// What some clouds answer metadata requests on.
-REFUSED.addAddress('fd00:ec2::254', 'ipv6');
-REFUSED.addAddress('168.63.129.16', 'ipv4');
-REFUSED.addAddress('100.100.100.200', 'ipv4');
-// Ways to write an IPv4 address within an IPv6 one (NAT64, 6to4): nothing that keys come from.
-REFUSED.addSubnet('64:ff9b::', 96, 'ipv6');
-REFUSED.addSubnet('2002::', 16, 'ipv6');
-
-/** False for the node itself, link-local addresses (metadata services among them), multicast and reserved ones. Private networks are fine. */
-export function isFetchable(address: string): boolean {
-  const plain = address.split('%', 1)[0] as string;
-  // A BlockList checks an IPv4-mapped address against its IPv4 blocks.
-  return isIP(plain) !== 0 && !REFUSED.check(plain, isIPv6(plain) ? 'ipv6' : 'ipv4');
 }

@@ -4,33 +4,45 @@ import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
-import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
+import { openBundleEndpoint } from '../../certs/bundle/open-bundle-endpoint.ts';
 import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
-import { readPrivateFile } from '../../certs/private-file.ts';
-import { certifiedKey } from '../../certs/svid/certified-key.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
-import { certificatesFromPem } from '../../certs/x509/pem.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
 import { COUNTER_FAMILIES } from '../../proxy/telemetry/counter-table.ts';
 import { CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import type { TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
 import { ConfigDirectory } from '../config/config-directory.ts';
+import { ConfiguredPlacements } from '../config/placements.ts';
+import { createLog } from '../log/log.ts';
 import type { CountersAnswer, ReadyAnswer, StateAnswer, SvidsAnswer } from '../model/admin-api.ts';
 import { errorText } from '../model/errors.ts';
 import type { Mode } from '../model/resources.ts';
 import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts';
 import { AdminServer, type AdminSource } from './admin-server.ts';
-import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
+import { bundlesAnswer } from './bundles-answer.ts';
 import { ConfigProblemLog } from './config-problem-log.ts';
+import { startFederation } from './federation.ts';
 import { IdentityDistribution } from './identity-distribution.ts';
+import { openIdentityProvider } from './identity-provider.ts';
 import { createJwksFetcher } from './jwks-fetcher.ts';
-import { createLog } from './log.ts';
-import { configurationProblems, kernelEvents, bundleSequences, renderMetrics, svidExpiry, svidRequests } from './metrics.ts';
+
+import {
+  bundleRefreshFailures,
+  bundleSequences,
+  clockSkew,
+  configurationProblems,
+  kernelEvents,
+  renderMetrics,
+  svidExpiry,
+  svidRequests,
+} from './metrics.ts';
 import { Registry } from './registry.ts';
+import { TrustFollower } from './trust-follower.ts';
 import { WorkerPool } from './worker-pool.ts';
-import { openToPass, startWorkloadApi, type WorkloadApiParts, workloadApiSource } from './workload-api-socket.ts';
+import { HostProcesses } from './workload-processes.ts';
+import { openToPass, startWorkloadApi, workloadApiSource } from './workload-api-socket.ts';
 
 /** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
 const HOST_WORKLOAD_ID = 0;
@@ -52,25 +64,35 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await using started = new AsyncDisposableStack();
   const log = createLog(options.logLevel);
   let draining = false;
-
-  // Identity: a CA, and SVIDs for who runs here.
-  const authority = await openAuthority(options);
-  const svids = started.use(
-    new SvidManager({
-      ttlSeconds: options.svidTtlSeconds,
-      obtain: (wanted, ttl) =>
-        certifiedKey(
-          wanted,
-          ttl,
-          async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
-        ),
-    }),
-  );
-  svids.setBundle(options.trustDomain, authority.roots);
+  let registry: Registry;
 
   // Admin first among what others see: it tells a second agent to stay away before that touches the kernel.
   const source: { current: AdminSource | null } = { current: null };
   started.use(await AdminServer.listen(deferred(source), { runDirectory: options.runDirectory, metrics: options.metrics, log }));
+
+  // Identity: where it comes from, and SVIDs for who runs here.
+  const placements = new ConfiguredPlacements(options.trustDomain);
+  const cgroupMount = findCgroup2() ?? options.cgroupRoot;
+  const processes = new HostProcesses({ places: () => registry.localPlaces('enrolling'), cgroupMount });
+  const provider = await openIdentityProvider(options, { placements, processes, log, owner: started });
+  const svids = started.use(
+    new SvidManager({ ttlSeconds: options.svidTtlSeconds, obtain: (wanted, ttl) => provider.x509Svid(wanted, ttl) }),
+  );
+
+  // Federation: bundles of other trust domains. None until the configuration asks for some.
+  const ownBundle = (): SpiffeBundle | null => provider.trust()?.bundle ?? null;
+  const federation = started.use(startFederation({ stateDirectory: options.stateDirectory, ownBundle, log }));
+  const trust = started.use(new TrustFollower({ provider, federation, svids, log }));
+  if (options.bundleEndpoint !== null) {
+    started.use(
+      await openBundleEndpoint({
+        settings: options.bundleEndpoint,
+        source: { bundle: ownBundle },
+        svids,
+        onError: (error) => log.warn({ err: error }, 'the bundle endpoint has a problem'),
+      }),
+    );
+  }
 
   // Keys of token issuers: fetched here, once for all workers.
   const jwks = started.use(
@@ -91,7 +113,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
   const accessLogFd = openAccessLog(options.accessLog);
-  let registry: Registry;
   const workers = started.use(
     new WorkerPool({
       count: options.workers,
@@ -109,12 +130,25 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         workers.send(index, { type: 'jwks', update: jwks.snapshot() });
         if (hostListens) void rejoin(index);
       },
-      onNeedIdentity: (identity) => void svids.wait(identity, SVID_WAIT_MS).catch(() => {}),
+      onNeedIdentity: (identity) =>
+        void svids.wait(identity, SVID_WAIT_MS).then(
+          () => distribution.sendAll(),
+          () => {},
+        ),
       onNeedJwks: (uri) => void jwks.refresh(uri),
     }),
   );
   // Keys that no thread uses any more are wiped.
-  const distribution = started.use(new IdentityDistribution({ source: svids, workers, onAcknowledged: (version) => svids.wipe(version) }));
+  const distribution = started.use(
+    new IdentityDistribution({
+      source: svids,
+      workers,
+      onAcknowledged: (version) => {
+        svids.wipe(version);
+        trust.workersHave(version);
+      },
+    }),
+  );
   started.defer(jwks.onChange((update) => workers.broadcast({ type: 'jwks', update })));
 
   // Mesh: who is in it, and who of them is here.
@@ -144,6 +178,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       },
       publish: async (snapshot) => {
         jwks.setUris(jwksUris(snapshot.authentications));
+        federation.setRelationships(registry.federatedTrustDomains);
         await workers.requestAll({ type: 'snapshot', snapshot });
       },
     }),
@@ -196,9 +231,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     started.use(
       await startWorkloadApi({
         path: options.workloadApiSocket,
-        source: workloadApiSource({ svids, provider: authorityProvider(authority, options.trustDomain), changes: [svids, registry] }),
+        source: workloadApiSource({ svids, provider, federation, changes: [svids, registry, provider, federation] }),
         registry,
-        cgroupMount: findCgroup2() ?? cgroupRoot,
+        cgroupMount,
         log,
       }),
     );
@@ -214,6 +249,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       onChange: (resources, found) => {
         problems.report(found);
         configured = true;
+        placements.update(resources);
         registry
           .setResources(resources, found.length === 0)
           .catch((error: unknown) => log.error({ err: error }, 'the configuration could not be applied'));
@@ -253,8 +289,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       services: snapshot.services.length,
       policies: snapshot.policies.map(({ name }) => name),
       enrolments: registry.enrolments(),
-      problems: [...problems.lines, ...registry.warnings],
+      problems: [...problems.lines, ...registry.warnings, ...providerProblem()],
     };
+  }
+
+  function providerProblem(): string[] {
+    const { from, problem } = provider.status();
+    return problem === null ? [] : [`identities from ${from}: ${problem}`];
   }
 
   function svidsAnswer(): SvidsAnswer {
@@ -292,6 +333,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     };
   }
 
+  function knownBundles(): { trustDomain: string; sequence: bigint }[] {
+    return [ownBundle(), ...provider.federatedBundles(), ...federation.bundles()].flatMap((bundle) =>
+      bundle === null || bundle.sequence === null ? [] : [{ trustDomain: bundle.trustDomain, sequence: bundle.sequence }],
+    );
+  }
+
   async function metrics(): Promise<string> {
     const traffic = (await workers.requestAll({ type: 'traffic' })) as TrafficSnapshot[][];
     const expiring = svids.status().flatMap(({ identity, notAfter }) => (notAfter === null ? [] : [{ identity, notAfter }]));
@@ -299,7 +346,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       kernelEvents(new Map(Object.entries(hooks.counters()))),
       svidExpiry(expiring, Date.now()),
       ...svidRequests(svids.counters),
-      bundleSequences(svids.bundles()),
+      bundleSequences(knownBundles()),
+      clockSkew(provider.status().clockSkewSeconds),
+      bundleRefreshFailures(federation.status()),
       configurationProblems(problems.counts),
     ]);
   }
@@ -309,6 +358,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     state,
     snapshot: () => registry.snapshot,
     svids: svidsAnswer,
+    bundles: () =>
+      bundlesAnswer({
+        trustDomain: options.trustDomain,
+        own: ownBundle(),
+        provided: provider.federatedBundles(),
+        federation: federation.status(),
+      }),
     counters,
     metrics,
     connections: async () => ((await workers.requestAll({ type: 'connections' })) as ConnectionInfo[][]).flat(),
@@ -335,35 +391,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 }
 
 const VERSION: string = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
-
-async function openAuthority(options: AgentOptions): Promise<CertificateAuthority> {
-  const { certificateAuthority: given, trustDomain } = options;
-  if (given.kind === 'directory') return CertificateAuthority.loadOrCreate({ directory: given.directory, trustDomain });
-  if (given.kind === 'spire') {
-    throw new AgentError('WEFT_AGENT_AUTHORITY', 'this agent takes no identities from SPIRE', { nextStep: 'leave --spire-socket out' });
-  }
-  const key = await readPrivateFile(given.keyFile);
-  if (key === null) {
-    throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${given.keyFile}`, { nextStep: 'correct --ca-key' });
-  }
-  return CertificateAuthority.fromPem({ certificate: readFileSync(given.certificateFile, 'utf8'), key, trustDomain });
-}
-
-/** The part of an identity provider that the authority of this process has: it signs no JWT-SVIDs. */
-function authorityProvider(authority: CertificateAuthority, trustDomain: string): WorkloadApiParts['provider'] {
-  const bundle: SpiffeBundle = {
-    trustDomain,
-    x509Authorities: certificatesFromPem(authority.roots),
-    jwtAuthorities: [],
-    sequence: 1n,
-    refreshHintSeconds: null,
-  };
-  return {
-    trust: () => ({ sequence: 1n, bundle, taintedKeys: [], revokedKeys: [] }),
-    federatedBundles: () => [],
-    jwtSvid: () => Promise.reject(new AgentError('WEFT_AGENT_AUTHORITY', 'this authority signs no JWT-SVIDs')),
-  };
-}
 
 function openAccessLog(where: AgentOptions['accessLog']): number | null {
   if (where.kind === 'off') return null;

@@ -99,12 +99,24 @@ export function svidRequests(counters: SvidCounters): MetricFamily[] {
 }
 
 /** The sequence of each trust bundle (spiffe_sequence where its publisher gives one). */
-export function bundleSequences(bundles: readonly { readonly trustDomain: string; readonly sequence: number | bigint }[]): MetricFamily {
+export function bundleSequences(bundles: readonly { readonly trustDomain: string; readonly sequence: bigint }[]): MetricFamily {
   return {
     name: 'weft_trust_bundle_sequence',
     help: 'Sequence number of the trust bundle of a trust domain; it grows with each change',
     type: 'gauge',
     samples: bundles.map(({ trustDomain, sequence }) => ({ labels: { trust_domain: trustDomain }, value: Number(sequence) })),
+  };
+}
+
+/** How often the bundle of each federated trust domain could not be refreshed, since the relationship was started. */
+export function bundleRefreshFailures(
+  relationships: readonly { readonly trustDomain: string; readonly failuresTotal: number }[],
+): MetricFamily {
+  return {
+    name: 'weft_bundle_refresh_failures_total',
+    help: 'How often the bundle of a federated trust domain could not be refreshed; the last good one stays in force',
+    type: 'counter',
+    samples: relationships.map(({ trustDomain, failuresTotal }) => ({ labels: { trust_domain: trustDomain }, value: failuresTotal })),
   };
 }
 

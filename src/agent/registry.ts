@@ -4,7 +4,7 @@ import { ChangeNotifier } from '../../certs/change-notifier.ts';
 import { buildSnapshot, WorkloadIds } from '../config/build-snapshot.ts';
 import type { LeftEnrolment } from '../../bpf/kernel-hooks.ts';
 import type { EnrolmentInfo, HostWorkloadAnswer, HostWorkloadRequest } from '../model/admin-api.ts';
-import type { Resource } from '../model/resources.ts';
+import type { FederatedTrustDomain, Resource } from '../model/resources.ts';
 import type { MeshSnapshot, WorkloadEntry } from '../model/snapshot.ts';
 import { AgentError } from './agent-error.ts';
 import { Enrolment, type EnrolmentDependencies } from './enrolment.ts';
@@ -45,6 +45,7 @@ export class Registry implements AsyncDisposable {
   #version = 0;
   #snapshot: MeshSnapshot;
   #warnings: readonly string[] = [];
+  #federatedTrustDomains: readonly FederatedTrustDomain[] = [];
   /** Local workloads that the last reconciliation wanted captured. */
   #wantedNames: ReadonlySet<string> = new Set();
   /** Enrolments whose listeners wait and whose capture comes next. */
@@ -72,6 +73,11 @@ export class Registry implements AsyncDisposable {
     return this.#snapshot;
   }
 
+  /** Trust domains that the configuration federates with, as of the snapshot. */
+  get federatedTrustDomains(): readonly FederatedTrustDomain[] {
+    return this.#federatedTrustDomains;
+  }
+
   /** Advice about the configuration that is in force. */
   get warnings(): readonly string[] {
     return this.#warnings;
@@ -86,13 +92,16 @@ export class Registry implements AsyncDisposable {
     return [...this.#enrolments.values()].map((enrolment) => enrolment.info());
   }
 
-  /** The enrolled workloads by what the kernel knows them by. */
-  localPlaces(): LocalPlaces {
+  /**
+   * The enrolled workloads by what the kernel knows them by.
+   * @param from `enrolling`: also those that wait for their first SVID
+   */
+  localPlaces(from: 'enrolled' | 'enrolling' = 'enrolled'): LocalPlaces {
     const networkNamespaces = new Map<string, LocalPlace>();
     const cgroups = new Map<bigint, LocalPlace>();
     for (const enrolment of this.#enrolments.values()) {
       const { state, workload, place, instance, key } = enrolment;
-      if (state !== 'enrolled' || instance === null) continue;
+      if (instance === null || !(state === 'enrolled' || (state === 'enrolling' && from === 'enrolling'))) continue;
       const found: LocalPlace = { workload: `${workload.namespace}/${workload.name}`, identity: workload.identity };
       if (place.kind === 'cgroup') cgroups.set(key, found);
       else networkNamespaces.set(instance, found);
@@ -181,6 +190,7 @@ export class Registry implements AsyncDisposable {
       workloadIds: this.#ids,
     });
     this.#warnings = built.warnings.map(({ resource, location, message }) => `${location.file}:${location.line}: ${resource}: ${message}`);
+    this.#federatedTrustDomains = built.federatedTrustDomains;
     return built.snapshot;
   }
 

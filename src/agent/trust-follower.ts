@@ -1,6 +1,6 @@
 import type { SpiffeBundle, TrustState } from '../../certs/bundle/trust-state.ts';
 import { errorText } from '../model/errors.ts';
-import type { Logger } from './log.ts';
+import type { Log } from '../model/log.ts';
 
 /** Where bundles of other trust domains come from. */
 export interface FederatedBundles {
@@ -17,7 +17,7 @@ export interface TrustFollowerOptions {
   };
   readonly federation: FederatedBundles;
   readonly svids: { readonly version: number; setBundles(own: TrustState, federated: readonly SpiffeBundle[]): readonly Error[] };
-  readonly log: Pick<Logger, 'error'>;
+  readonly log: Pick<Log, 'error'>;
 }
 
 /**

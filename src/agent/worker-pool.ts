@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import type { FromWorker, ToWorker, WorkerStart } from '../model/worker-messages.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 import { AgentError } from './agent-error.ts';
 
 const ENTRY = new URL('./worker.ts', import.meta.url);

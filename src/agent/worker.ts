@@ -53,6 +53,13 @@ const dataPlane = new DataPlane({
   log: (level, message, fields) => tell({ type: 'log', level, message, fields }),
 });
 
+let bundleVersion = identities.bundleVersion;
+identities.onChange(() => {
+  if (identities.bundleVersion === bundleVersion) return;
+  bundleVersion = identities.bundleVersion;
+  dataPlane.bundlesChanged();
+});
+
 function forgetPlace(workloadId: number): void {
   places.get(workloadId)?.namespace?.close();
   places.delete(workloadId);

@@ -1,13 +1,14 @@
 import { chmodSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { dirname } from 'node:path';
+import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import type { IdentityProvider } from '../../certs/identity-provider.ts';
 import { WorkloadApi, type WorkloadApiSource } from '../../certs/workload-api/workload-api.ts';
 import { GrpcServer } from '../grpc/grpc-server.ts';
 import { errorText } from '../model/errors.ts';
 import { AgentError } from './agent-error.ts';
 import type { LocalPlaces } from './local-places.ts';
-import type { Logger } from './log.ts';
+import type { Logger } from '../log/log.ts';
 import { clearStaleSocket } from '../admin/unix-socket.ts';
 import { type AttestedCaller, WorkloadAttestor } from './workload-attestor.ts';
 
@@ -112,17 +113,18 @@ async function listen(server: Server, path: string): Promise<void> {
 export interface WorkloadApiParts {
   readonly svids: Pick<WorkloadApiSource, 'current' | 'wait'>;
   readonly provider: Pick<IdentityProvider, 'trust' | 'federatedBundles' | 'jwtSvid'>;
-  /** Of SVIDs, of the provider, of enrolments. */
+  readonly federation: { bundles(): readonly SpiffeBundle[] };
+  /** Of SVIDs, of the provider, of the federation, of enrolments. */
   readonly changes: readonly { onChange(listener: () => void): () => void }[];
 }
 
 /** The source of the Workload API, put together. */
-export function workloadApiSource({ svids, provider, changes }: WorkloadApiParts): WorkloadApiSource {
+export function workloadApiSource({ svids, provider, federation, changes }: WorkloadApiParts): WorkloadApiSource {
   return {
     current: (identity) => svids.current(identity),
     wait: (identity, timeoutMs) => svids.wait(identity, timeoutMs),
     bundle: () => provider.trust()?.bundle ?? null,
-    federatedBundles: () => provider.federatedBundles(),
+    federatedBundles: () => [...provider.federatedBundles(), ...federation.bundles()],
     jwtSvid: (identity, audience) => provider.jwtSvid(identity, audience),
     onChange(listener) {
       const unsubscribe = changes.map((each) => each.onChange(listener));

@@ -1,18 +1,47 @@
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { ADMIN_SOCKET_NAME, type ErrorAnswer } from '../model/admin-api.ts';
+import { AUTHORITY_SOCKET_NAME } from '../model/authority-api.ts';
 import { CliError } from './cli-error.ts';
 
 /** An answer lists connections and workloads: large, but not without end. */
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 const DEFAULT_TIMEOUT_MS = 10_000;
 
-/** Asks the agent of this host through its admin socket. One connection for each request. */
+/** Who answers on a socket, for error texts. */
+interface SocketOwner {
+  readonly socketName: string;
+  readonly name: 'agent' | 'authority';
+  readonly codeWhenAway: string;
+  readonly howToStart: string;
+}
+
+const AGENT: SocketOwner = {
+  socketName: ADMIN_SOCKET_NAME,
+  name: 'agent',
+  codeWhenAway: 'WEFT_CLI_NO_AGENT',
+  howToStart: 'start one with `weft agent --config DIR`, or name the directory of a running one with --run-dir',
+};
+const AUTHORITY: SocketOwner = {
+  socketName: AUTHORITY_SOCKET_NAME,
+  name: 'authority',
+  codeWhenAway: 'WEFT_CLI_NO_AUTHORITY',
+  howToStart: 'run this where the authority is: on the host of `weft ca serve`, or of an agent that has its own authority (see --run-dir)',
+};
+
+/** Asks the agent of this host, or the authority, through its socket. One connection for each request. */
 export class AdminClient {
   readonly socketPath: string;
+  readonly #owner: SocketOwner;
 
-  constructor(runDirectory: string) {
-    this.socketPath = join(runDirectory, ADMIN_SOCKET_NAME);
+  constructor(runDirectory: string, owner: SocketOwner = AGENT) {
+    this.socketPath = join(runDirectory, owner.socketName);
+    this.#owner = owner;
+  }
+
+  /** For the certificate authority that has its socket in this directory. */
+  static ofAuthority(runDirectory: string): AdminClient {
+    return new AdminClient(runDirectory, AUTHORITY);
   }
 
   /** @throws CliError as request() does */
@@ -31,18 +60,18 @@ export class AdminClient {
   }
 
   /** True if something takes connections on the admin socket. */
-  async answers(): Promise<boolean> {
+  async answers(path = '/ready'): Promise<boolean> {
     try {
-      await this.get('/ready');
+      await this.get(path);
       return true;
     } catch (error) {
       // Also an agent that is busy, or answers with an error, is one.
-      return !(error instanceof CliError && error.code === 'WEFT_CLI_NO_AGENT');
+      return !(error instanceof CliError && error.code === this.#owner.codeWhenAway);
     }
   }
 
   /**
-   * @throws CliError WEFT_CLI_NO_AGENT when nobody listens, WEFT_CLI_NOT_ALLOWED, WEFT_CLI_AGENT_ANSWER when the answer makes no sense or
+   * @throws CliError WEFT_CLI_NO_AGENT or WEFT_CLI_NO_AUTHORITY when nobody listens, WEFT_CLI_NOT_ALLOWED, WEFT_CLI_AGENT_ANSWER when the answer makes no sense or
    * does not come, and the agent's own code when it refuses
    */
   async #request<Answer>(method: string, path: string, body: string | null, timeoutMs: number = DEFAULT_TIMEOUT_MS): Promise<Answer> {
@@ -81,9 +110,9 @@ export class AdminClient {
   #failure(error: unknown, timeoutMs: number): CliError {
     const { code, name, message } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
-      return new CliError('WEFT_CLI_NO_AGENT', `no agent answers on ${this.socketPath}`, {
+      return new CliError(this.#owner.codeWhenAway, `no ${this.#owner.name} answers on ${this.socketPath}`, {
         cause: error,
-        nextStep: 'start one with `weft agent --config DIR`, or name the directory of a running one with --run-dir',
+        nextStep: this.#owner.howToStart,
       });
     }
     if (code === 'EACCES' || code === 'EPERM') {
@@ -97,9 +126,9 @@ export class AdminClient {
   }
 
   #senseless(what: string, cause?: unknown): CliError {
-    return new CliError('WEFT_CLI_AGENT_ANSWER', `the agent on ${this.socketPath} gave no usable answer: ${what}`, {
+    return new CliError('WEFT_CLI_AGENT_ANSWER', `the ${this.#owner.name} on ${this.socketPath} gave no usable answer: ${what}`, {
       cause,
-      nextStep: 'see the log of the agent; check that it is of the same version as this command',
+      nextStep: 'see its log; check that it is of the same version as this command',
     });
   }
 }

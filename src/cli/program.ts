@@ -2,10 +2,13 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { CliError, EXIT } from './cli-error.ts';
 import { addAgentCommand } from './commands/agent.ts';
+import { addBundleCommand, BUNDLE_COMMANDS } from './commands/bundle.ts';
+import { addCaCommand, CA_COMMANDS } from './commands/ca.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addPolicyCommand, POLICY_COMMANDS } from './commands/policy.ts';
 import { addRunCommand } from './commands/run.ts';
 import { addStatusCommand } from './commands/status.ts';
+import { addSvidCommand, SVID_COMMANDS } from './commands/svid.ts';
 import { addUninstallCommand } from './commands/uninstall.ts';
 import { showError, type Terminal } from './terminal.ts';
 
@@ -64,7 +67,9 @@ Examples:
   weft agent --config /etc/weft                                 the agent of this host
   weft run --namespace shop --service-account cart -- ./cart    a command as a workload
   weft status                                                   what the mesh does here
+  weft svid fetch                                               who is this process in the mesh?
   weft policy lint policies/                                    is the policy what it should be?
+  weft ca status                                                the authority of the trust domain, and its nodes
 
 Exit codes: 0 well, 1 failure, 2 wrong usage; weft run passes on its command's own, 128 + n when signal n ended it.
 Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/errors.md lists the codes.`,
@@ -72,16 +77,33 @@ Every error is a line "weft: CODE: message" and a line "next: what to do"; docs/
   addAgentCommand(program, context);
   addRunCommand(program, context);
   addStatusCommand(program, context);
+  addSvidCommand(program, context);
   addPolicyCommand(program, context);
+  addBundleCommand(program, context);
+  addCaCommand(program, context);
   addDoctorCommand(program, context);
   addUninstallCommand(program, context);
   return program;
 }
 
+/** Every command, with the names of its parts. */
+const COMMANDS: Readonly<Record<string, readonly string[]>> = {
+  agent: [],
+  run: [],
+  status: [],
+  svid: SVID_COMMANDS,
+  policy: POLICY_COMMANDS,
+  bundle: BUNDLE_COMMANDS,
+  ca: CA_COMMANDS,
+  doctor: [],
+  uninstall: [],
+};
+
 /** Commander's own complaints in our form. */
 function asUsageError(error: CommanderError, args: readonly string[]): CliError {
-  const known = ['agent', 'run', 'status', 'policy', 'doctor', 'uninstall'].find((name) => name === args[0]);
-  const part = known === 'policy' ? POLICY_COMMANDS.find((name) => name === args[1]) : undefined;
+  const known = Object.keys(COMMANDS).find((name) => name === args[0]);
+  const parts = known === undefined ? [] : (COMMANDS[known] as readonly string[]);
+  const part = parts.find((name) => name === args[1]);
   return new CliError('WEFT_CLI_USAGE', error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' '), {
     exitCode: EXIT.USAGE,
     nextStep: `see weft ${[known, part]

@@ -2,6 +2,8 @@ import { workloadIdentity } from '../model/identity.ts';
 import { DEFAULT_MESH_SETTINGS } from '../model/resources.ts';
 import type {
   AuthorizationPolicyResource,
+  FederatedTrustDomain,
+  FederatedTrustDomainResource,
   MeshConfigResource,
   MeshSettings,
   NamespaceResource,
@@ -45,6 +47,8 @@ export interface SnapshotWarning {
 
 export interface BuiltSnapshot {
   readonly snapshot: MeshSnapshot;
+  /** Trust domains to federate with, each once. Not part of the snapshot: workers verify with bundles, wherever those come from. */
+  readonly federatedTrustDomains: readonly FederatedTrustDomain[];
   readonly warnings: SnapshotWarning[];
 }
 
@@ -63,7 +67,7 @@ export interface BuiltSnapshot {
  */
 export function buildSnapshot(resources: readonly Resource[], options: SnapshotOptions): BuiltSnapshot {
   const build = new Build(resources, options);
-  return { snapshot: build.snapshot(), warnings: build.warnings };
+  return { snapshot: build.snapshot(), federatedTrustDomains: build.federatedTrustDomains(), warnings: build.warnings };
 }
 
 class Build {
@@ -77,6 +81,7 @@ class Build {
   readonly #requestAuthentications: RequestAuthenticationResource[] = [];
   readonly #meshConfigs: MeshConfigResource[] = [];
   readonly #policies: AuthorizationPolicyResource[] = [];
+  readonly #federatedTrustDomains: FederatedTrustDomainResource[] = [];
   readonly #addressOwners = new Map<string, string>();
 
   constructor(resources: readonly Resource[], options: SnapshotOptions) {
@@ -126,7 +131,25 @@ class Build {
       case 'MeshConfig':
         this.#meshConfigs.push(resource);
         break;
+      case 'FederatedTrustDomain':
+        this.#federatedTrustDomains.push(resource);
+        break;
     }
+  }
+
+  /** Each trust domain once: who comes later in the resources goes without. The mesh's own has its authority, and nobody else says who is in it. */
+  federatedTrustDomains(): FederatedTrustDomain[] {
+    const found = new Map<string, FederatedTrustDomainResource>();
+    for (const resource of this.#federatedTrustDomains) {
+      const { trustDomain } = resource.spec;
+      const other = found.get(trustDomain);
+      if (trustDomain === this.#options.trustDomain)
+        this.#warn(resource, `counts for nothing: ${trustDomain} is the trust domain of this mesh itself`);
+      else if (other !== undefined)
+        this.#warn(resource, `counts for nothing: ${nameOf(other)} is for the trust domain ${trustDomain} already`);
+      else found.set(trustDomain, resource);
+    }
+    return [...found.values()].map(({ spec }) => spec);
   }
 
   /** The first MeshConfig of the root namespace; the defaults, which trust nobody, where there is none. */

@@ -1,39 +1,8 @@
-import { BlockList, isIP } from 'node:net';
-import { canonicalIp } from './ip-address.ts';
-
-/** Host names under which clouds serve instance credentials, and that of the node itself. */
-const REFUSED_NAMES: ReadonlySet<string> = new Set([
-  'metadata.google.internal',
-  'metadata.goog',
-  'metadata',
-  'instance-data',
-  'instance-data.ec2.internal',
-  'localhost',
-]);
-
-/** Addresses that no keys come from. Private networks are fine. */
-const REFUSED_ADDRESSES: readonly (readonly [why: string, blocks: BlockList])[] = [
-  ['leads to the node itself', blockList('127.0.0.0/8', '0.0.0.0/8', '::1/128', '::/128')],
-  ['leads to a link-local address, where machines keep their credentials', blockList('169.254.0.0/16', 'fe80::/10')],
-  // AWS over IPv6, Alibaba, Oracle, Azure's wire server: not link-local.
-  ['leads to the metadata of the machine', blockList('fd00:ec2::254/128', '100.100.100.200/32', '192.0.0.192/32', '168.63.129.16/32')],
-  ['leads to an address of no host', blockList('224.0.0.0/3', 'ff00::/8')],
-  ['hides an IPv4 address in an IPv6 one', blockList('::/96', '64:ff9b::/96', '64:ff9b:1::/48', '2002::/16')],
-];
-
-function blockList(...blocks: string[]): BlockList {
-  const list = new BlockList();
-  for (const block of blocks) {
-    const [address = '', prefix = ''] = block.split('/');
-    list.addSubnet(address, Number(prefix), address.includes(':') ? 'ipv6' : 'ipv4');
-  }
-  return list;
-}
+import { refusedHost } from './fetchable-address.ts';
 
 /**
- * Why keys are not fetched from this place, as the end of a sentence about the URL; null when they may be. A node's agent fetches them, so a URL that leads to
- * the credentials of the machine would be read with the node's rights (GHSA-fgw5-hp8f-xfhc). A name can still resolve to such an
- * address: who connects must check the address again.
+ * Why keys are not fetched from this place, as the end of a sentence about the URL; null when they may be. The
+ * host is checked as refusedHost says.
  */
 export function refusedJwksUri(text: string): string | null {
   let url: URL;
@@ -48,16 +17,7 @@ export function refusedJwksUri(text: string): string | null {
   if (/[\u0000-\u0020\\\u007f-\uffff]/.test(text) || !/^https?:\/\/[^/]/i.test(text)) return 'is not written as a URL should be';
   if (url.username !== '' || url.password !== '') return 'has a user name or password in it';
   if (url.hash !== '') return 'has a fragment, which is never sent';
-  // The URL parser has turned 0xa9fea9fe, 2852039166 and other spellings into dotted form.
-  const host = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname.replace(/\.$/, '');
-  if (isIP(host) !== 0) return refusedAddress(host);
-  return REFUSED_NAMES.has(host) || host.endsWith('.localhost') ? 'leads to the node itself or to its metadata' : null;
-}
-
-function refusedAddress(text: string): string | null {
-  const address = canonicalIp(text) ?? text;
-  const family = address.includes(':') ? 'ipv6' : 'ipv4';
-  return REFUSED_ADDRESSES.find(([, blocks]) => blocks.check(address, family))?.[0] ?? null;
+  return refusedHost(url.hostname);
 }
 
 /** Members of a JWK that only private and symmetric keys have (RFC 7518 section 6). */

@@ -6,6 +6,7 @@ import type { ConfigProblem, ConfigProblemCode, FieldPath } from './config-probl
 import { fieldText, quote } from './config-problem.ts';
 import type { Draft } from './kinds/draft.ts';
 import { ruleConsequence, toAuthorizationPolicy } from './kinds/authorization-policy.ts';
+import { toFederatedTrustDomain } from './kinds/federated-trust-domain.ts';
 import { toMeshConfig } from './kinds/mesh-config.ts';
 import { toNamespace } from './kinds/namespace.ts';
 import { toPeerAuthentication } from './kinds/peer-authentication.ts';
@@ -40,6 +41,7 @@ const CONVERTERS: Readonly<Record<Resource['kind'], (draft: Draft) => Resource>>
   AuthorizationPolicy: toAuthorizationPolicy,
   RequestAuthentication: toRequestAuthentication,
   MeshConfig: toMeshConfig,
+  FederatedTrustDomain: toFederatedTrustDomain,
 };
 
 interface KnownKind extends KindSchema {
@@ -48,7 +50,10 @@ interface KnownKind extends KindSchema {
 }
 
 const BY_NAME: ReadonlyMap<string, KnownKind> = new Map(
-  KINDS.map((kind) => [kind.kind, { ...kind, admitter: new Admitter(kind), convert: CONVERTERS[kind.kind as Resource['kind']] }]),
+  KINDS.map((kind) => [
+    kind.kind,
+    { ...kind, admitter: new Admitter(kind), convert: CONVERTERS[(kind.readAs ?? kind.kind) as Resource['kind']] },
+  ]),
 );
 
 /**

@@ -9,6 +9,7 @@ import type { ConnectionInfo, ListenerPorts } from './worker-messages.ts';
  *   GET /v1/snapshot     MeshSnapshot: the mesh with its policies as the data plane has them; keys of tokens in it are public ones
  *   GET /v1/connections  ConnectionsAnswer
  *   GET /v1/svids        SvidsAnswer
+ *   GET /v1/bundles      BundlesAnswer
  *   GET /v1/counters     CountersAnswer
  *   GET /metrics         Prometheus text
  *   POST /v1/workloads   HostWorkloadRequest -> 201 HostWorkloadAnswer: enrols a cgroup (`weft run`)
@@ -89,6 +90,38 @@ export interface SvidInfo {
 export interface SvidsAnswer {
   readonly svids: readonly SvidInfo[];
   readonly bundles: readonly { readonly trustDomain: string; readonly sequence: number; readonly roots: number }[];
+}
+
+/** What this node verifies one trust domain with. */
+export interface BundleInfo {
+  readonly trustDomain: string;
+  /** The trust domain of this node itself. */
+  readonly own: boolean;
+  /** In the SPIFFE bundle format; null: there is none, and nobody of the trust domain is believed. */
+  readonly document: string | null;
+  /** `spiffe_sequence` in decimal: it may have more digits than a number of JSON is read with. */
+  readonly sequence: string | null;
+  readonly x509Authorities: number;
+  readonly jwtAuthorities: number;
+  /** How it is fetched; null for the own one, and for those that the identity provider brings. */
+  readonly federation: BundleFederation | null;
+}
+
+/** A federation relationship. Times are ISO 8601. */
+export interface BundleFederation {
+  readonly url: string;
+  readonly profile: 'https_web' | 'https_spiffe';
+  /** Where the bundle in force comes from. */
+  readonly source: 'configuration' | 'stored' | 'endpoint' | null;
+  readonly refreshedAt: string | null;
+  readonly nextFetch: string | null;
+  /** Failures in a row. */
+  readonly failures: number;
+  readonly error: string | null;
+}
+
+export interface BundlesAnswer {
+  readonly bundles: readonly BundleInfo[];
 }
 
 export interface CountersAnswer {

@@ -86,9 +86,10 @@ export interface PeerVerifier {
    * X509-SVID.md section 5.2 on DER certificates, leaf first: exactly one URI SAN, workload path, key usages, validity, and a chain
    * that ends in a root of the leaf's own trust domain. On a resumed session Node shows a server the peer's leaf, and a client nothing:
    * a client that resumes must keep the chain beside the session, and verify that again.
+   * @param at the time at which the chain has to be valid, in milliseconds since the epoch; default: now. The bundle is always that of now.
    * @throws IdentityError WEFT_IDENTITY_PEER_* with the reason
    */
-  verify(chain: readonly Uint8Array[]): SpiffeId;
+  verify(chain: readonly Uint8Array[], at?: number): SpiffeId;
 }
 
 /**
@@ -104,6 +105,8 @@ export interface TlsContexts {
    * @throws IdentityError WEFT_IDENTITY_UNAVAILABLE after `timeoutMs`
    */
   wait(identity: string, timeoutMs: number): Promise<SecureContext>;
+  /** The certificates that a context shows, DER, leaf first. Empty for a context that was not made here. */
+  chainOf(context: SecureContext): readonly Uint8Array[];
   /** Grows when any SVID or bundle changed: part of the key of every TLS session cache. */
   readonly generation: number;
 }

@@ -228,6 +228,27 @@ export const DEFAULT_MESH_SETTINGS: MeshSettings = {
   extensionProviders: [],
 };
 
+/** weft.dev/v1 FederatedTrustDomain: another trust domain whose identities are to be verified here. Not an alias: they stay foreign in policies. */
+export interface FederatedTrustDomainResource extends ResourceBase<'FederatedTrustDomain'> {
+  readonly spec: FederatedTrustDomain;
+}
+
+/** The parameters of one federation relationship (SPIFFE_Federation.md section 5.1). None of them is ever made from another one. */
+export interface FederatedTrustDomain {
+  readonly trustDomain: string;
+  /** https, without user name. */
+  readonly bundleEndpointUrl: string;
+  readonly profile: BundleEndpointProfile;
+  /** Its bundle to start with, in the SPIFFE bundle format; null where the first fetch needs none. */
+  readonly initialBundle: string | null;
+}
+
+export type BundleEndpointProfile =
+  /** `webRoots`: PEM of the authorities that the endpoint's certificate must come from; null: those that web browsers trust. */
+  | { readonly type: 'https_web'; readonly webRoots: string | null }
+  /** `endpointId`: the SPIFFE ID that the endpoint's X.509-SVID must have. */
+  | { readonly type: 'https_spiffe'; readonly endpointId: string };
+
 export type Resource =
   | NamespaceResource
   | WorkloadResource
@@ -235,4 +256,5 @@ export type Resource =
   | PeerAuthenticationResource
   | AuthorizationPolicyResource
   | RequestAuthenticationResource
-  | MeshConfigResource;
+  | MeshConfigResource
+  | FederatedTrustDomainResource;

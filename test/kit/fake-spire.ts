@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
-import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
+import { Authority } from '../../certs/authority/authority.ts';
 import { BROKER_FETCH_JWT_SVID, SUBSCRIBE_TO_X509_SVID, WORKLOAD_PID_REFERENCE } from '../../certs/spire/broker-messages.ts';
 import {
   FETCH_JWT_BUNDLES,
@@ -16,7 +16,7 @@ import {
   type X509Svid,
   type X509SvidResponse,
 } from '../../certs/workload-api/messages.ts';
-import { certificatesFromPem, toPem } from '../../certs/x509/pem.ts';
+import { certificatesFromPem, certificatesToPem, toPem } from '../../certs/x509/pem.ts';
 import { createSigningRequest } from '../../certs/x509/signing-request.ts';
 import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import { type Call, GrpcServer, type Send } from '../../src/grpc/grpc-server.ts';
@@ -79,12 +79,12 @@ export class FakeSpire implements AsyncDisposable {
   /** Swallows every byte and answers nothing. */
   silent = false;
   connections = 0;
-  #authority: CertificateAuthority;
+  #authority: Authority;
   #grpc: GrpcServer<null> = this.#makeGrpc();
   #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
 
-  private constructor(authority: CertificateAuthority, trustDomain: string) {
+  private constructor(authority: Authority, trustDomain: string) {
     this.#authority = authority;
     this.trustDomain = trustDomain;
   }
@@ -96,7 +96,7 @@ export class FakeSpire implements AsyncDisposable {
   }
 
   get roots(): Uint8Array {
-    return Buffer.concat(certificatesFromPem(this.#authority.roots));
+    return Buffer.concat(this.#authority.trust().bundle.x509Authorities);
   }
 
   /** A new signing key, as after a rotation of SPIRE's CA. */
@@ -175,7 +175,7 @@ export class FakeSpire implements AsyncDisposable {
     createTlsServer({
       key: toPem('PRIVATE KEY', server.x509SvidKey),
       cert: toPem('CERTIFICATE', server.x509Svid),
-      ca: this.#authority.roots,
+      ca: certificatesToPem(this.#authority.trust().bundle.x509Authorities),
       requestCert: true,
       rejectUnauthorized: true,
       ALPNProtocols: ['h2'],
@@ -220,10 +220,10 @@ export class FakeSpire implements AsyncDisposable {
   }
 }
 
-async function newAuthority(trustDomain: string): Promise<CertificateAuthority> {
+async function newAuthority(trustDomain: string): Promise<Authority> {
   const directory = mkdtempSync(join(tmpdir(), 'weft-fake-ca-'));
   try {
-    return await CertificateAuthority.loadOrCreate({ directory, trustDomain });
+    return await Authority.open({ directory, trustDomain, nodeName: 'spire' });
   } finally {
     rmSync(directory, { recursive: true });
   }

@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs';
 import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto';
 import http2 from 'node:http2';
 import { join } from 'node:path';
 import tls from 'node:tls';
 import type { ConnectionOptions, TLSSocket } from 'node:tls';
+import { Authority } from '../../certs/authority/authority.ts';
 import { CertificateAuthority } from '../../certs/authority/certificate-authority.ts';
 import { createSigningRequest } from '../../certs/x509/signing-request.ts';
 import { type Forged, type ForgeOptions, forge, pemKey } from '../unit/certs/forge.ts';
@@ -37,10 +37,13 @@ export class LabAuthority {
   /** After the first agent of the lab has made it. */
   static async open(lab: Lab): Promise<LabAuthority> {
     const directory = join(lab.directory, 'ca');
-    const authority = await CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN });
-    const file = readFileSync(join(directory, 'ca.pem'), 'utf8');
-    const privateKey = createPrivateKey(file);
-    const root = new X509Certificate(file);
+    await using opened = await Authority.open({ directory, trustDomain: TRUST_DOMAIN, nodeName: 'test' });
+    const [slot] = opened.status().slots;
+    const certificate = opened.chain(slot?.id ?? '');
+    const privateKey = createPrivateKey({ key: await opened.exportKey(slot?.id ?? '', 'test'), passphrase: 'test' });
+    const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+    const authority = await CertificateAuthority.fromPem({ certificate, key, trustDomain: TRUST_DOMAIN });
+    const root = new X509Certificate(certificate);
     const algorithm = { name: 'ECDSA', namedCurve: 'P-256' };
     const pkcs8 = privateKey.export({ type: 'pkcs8', format: 'der' });
     const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' });

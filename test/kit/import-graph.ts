@@ -20,9 +20,11 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
   grpc: { folder: 'src/grpc/', may: ['model'] },
   // The JSON endpoints on root's own unix sockets.
   admin: { folder: 'src/admin/', may: ['model'] },
+  // The log that a process writes.
+  log: { folder: 'src/log/', may: [] },
   config: { folder: 'src/config/', may: ['model'] },
-  control: { folder: 'src/control/', may: ['model', 'config', 'certs', 'grpc', 'admin'] },
-  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin', 'grpc'] },
+  control: { folder: 'src/control/', may: ['model', 'config', 'certs', 'admin', 'log'] },
+  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin', 'grpc', 'log'] },
   // The kernel features for `doctor`, and the pins for `uninstall`.
   cli: { folder: 'src/cli/', may: ['model', 'config', 'bpf'] },
   console: { folder: 'src/console/', may: ['model'] },
@@ -35,26 +37,29 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
 /** Where an npm package may be imported. A package that is not here may not be imported at all. */
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   '@kubernetes/client-node': ['control'],
-  '@peculiar/x509': ['certs'],
-  'reflect-metadata': ['certs'],
   'node-forge': ['certs'],
   'libbpf-ts': ['bpf'],
   yaml: ['config'],
   ajv: ['config'],
   undici: ['control', 'cli', 'certs'],
-  pino: ['agent'],
+  pino: ['log'],
   'prom-client': ['agent'],
   commander: ['cli'],
 };
 
-/** The one place that starts the agent from the command line. */
-const AGENT_IMPORTER = 'src/cli/commands/agent.ts';
-const AGENT_ENTRY = 'src/agent/main.ts';
+/** What the command line starts: the one file that may import each composition root, and its entry. Loaded by that command alone. */
+const COMPOSITION_ROOTS: Readonly<Record<string, { readonly importer: string; readonly entry: string }>> = {
+  agent: { importer: 'src/cli/commands/agent.ts', entry: 'src/agent/main.ts' },
+  control: { importer: 'src/cli/commands/ca-control.ts', entry: 'src/control/main.ts' },
+};
+const ROOT_IMPORTERS: ReadonlySet<string> = new Set(Object.values(COMPOSITION_ROOTS).map(({ importer }) => importer));
 /**
  * What the command line may use of the data plane: `weft policy` decides with the code that decides in the proxy, since a second copy of its
  * meaning would sooner or later say something else. These are pure: no sockets, no threads.
  */
 const PROXY_FOR_CLI: readonly string[] = ['proxy/policy/', 'proxy/http1/normalise-path.ts', 'proxy/gate/forwarded-for.ts'];
+/** And of identities: it is a client of the Workload API as any workload is, and writes what it got as keystores. */
+const CERTS_FOR_CLI: readonly string[] = ['certs/workload-api/', 'certs/keystore/'];
 /** The one file with unsafe code. */
 const FFI_FILE = 'bpf/libbpf-ts/src/ffi.ts';
 
@@ -88,7 +93,7 @@ export function importViolations(files: ReadonlyMap<string, string>): string[] {
       const reason = target === null ? outsideProblem(path, room, each) : insideProblem(path, room, target);
       if (reason !== null) wrong.push(`${path} imports ${each.specifier}: ${reason}`);
       const targetRoom = target === null ? null : roomOf(target);
-      if (targetRoom !== null && targetRoom !== room && path !== AGENT_IMPORTER) {
+      if (targetRoom !== null && targetRoom !== room && !ROOT_IMPORTERS.has(path)) {
         edges.set(room, (edges.get(room) ?? new Set()).add(targetRoom));
       }
     }
@@ -129,11 +134,12 @@ function insideProblem(path: string, room: string, target: string): string | nul
   if (isFree(target)) return 'the product imports no tests';
   const targetRoom = roomOf(target);
   if (targetRoom === null) return target.endsWith('.ts') ? 'it is in no room' : null;
-  if (targetRoom === 'agent' && room !== 'agent') {
-    return path === AGENT_IMPORTER && target === AGENT_ENTRY ? null : `nothing imports the agent, but ${AGENT_IMPORTER} its entry`;
+  const root = COMPOSITION_ROOTS[targetRoom];
+  if (root !== undefined && room !== targetRoom) {
+    return path === root.importer && target === root.entry ? null : `nothing imports ${targetRoom}, but ${root.importer} its entry`;
   }
   if (targetRoom === 'libbpf-ts' && room !== 'libbpf-ts') return "import it by its name, 'libbpf-ts'";
-  if (room === 'cli' && PROXY_FOR_CLI.some((allowed) => target.startsWith(allowed))) return null;
+  if (room === 'cli' && [...PROXY_FOR_CLI, ...CERTS_FOR_CLI].some((allowed) => target.startsWith(allowed))) return null;
   if (targetRoom !== room) return ROOMS[room]?.may.includes(targetRoom) ? null : `${room} may not import ${targetRoom}`;
   const [own, other] = [direction(path), direction(target)];
   return own !== null && other !== null && own !== other ? 'inbound and outbound never import each other' : null;

@@ -2,8 +2,9 @@
  * The system calls that a program around BPF needs and Node does not offer: network namespaces, raw sockets, socket identity,
  * pidfds, and mounting a BPF file system. Works in the main thread and in workers.
  */
-import { closeSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
 import type { Server, Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { LibbpfError } from './errors.ts';
 import { Errno, errnoName } from './errno.ts';
 import { addressOf, lastErrno, libc } from './ffi.ts';
@@ -60,6 +61,8 @@ const POLLIN = 1;
 const SYS_PIDFD_OPEN = 434n;
 const SYS_BPF: bigint | null = process.arch === 'x64' ? 321n : process.arch === 'arm64' || process.arch === 'riscv64' ? 280n : null;
 const BPF_FS_MAGIC = 0xcafe4a11;
+/** Where everybody's BPF file system is: sysfs has a directory for it. */
+const USUAL_MOUNT_POINT = '/sys/fs/bpf';
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 const SOCKET_ADDRESS_ROOM = 128;
 
@@ -313,16 +316,35 @@ const MS_NODEV = 4n;
 const MS_NOEXEC = 8n;
 
 /**
- * Makes `directory` if it is missing and mounts a BPF file system on it (mode 0700), unless it is on one already.
+ * Makes `directory` if it is missing and mounts a BPF file system on it (mode 0700), unless it is on one already. Below a bare /sys/fs/bpf
+ * the mount goes there: sysfs has that directory for it, and nobody can make another.
  * Returns true if it mounted. Throws LIBBPF_SYSCALL.
  */
 export function mountBpfFilesystem(directory: string): boolean {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  if (isBpfFilesystem(directory)) return false;
+  const isBare = directory.startsWith(`${USUAL_MOUNT_POINT}/`) && existsSync(USUAL_MOUNT_POINT) && !isBpfFilesystem(USUAL_MOUNT_POINT);
+  if (isBare) mountBpf(USUAL_MOUNT_POINT);
+  makeDirectories(directory);
+  if (isBpfFilesystem(directory)) return isBare;
+  mountBpf(directory);
+  return true;
+}
+
+function mountBpf(directory: string): void {
   if (libc.mount('bpf', directory, 'bpf', MS_NOSUID | MS_NODEV | MS_NOEXEC, 'mode=0700') !== 0) {
     throw failed(`cannot mount a BPF file system on ${directory}`);
   }
-  return true;
+}
+
+/** mkdirSync's own `recursive` never returns where a file system has no directories to make and says ENOENT, as sysfs does. */
+function makeDirectories(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectories(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    const { code, errno = 0 } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') throw new LibbpfError('LIBBPF_SYSCALL', `cannot make the directory ${path}`, { errno: -errno, cause: error });
+  }
 }
 
 const MNT_DETACH = 2;

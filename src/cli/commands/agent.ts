@@ -7,6 +7,7 @@ import { errorText, WeftError } from '../../model/errors.ts';
 import { checkTrustDomain } from '../../model/identity.ts';
 import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError, EXIT, usageError } from '../cli-error.ts';
+import { addBundleEndpointOptions, bundleEndpointSettings, type BundleEndpointFlags } from '../bundle-endpoint-flags.ts';
 import { absolutePath, hostAndPort, namespaceName, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
 import { spireAgent } from './agent-spire-flags.ts';
@@ -17,7 +18,7 @@ type AgentOptions = Parameters<StartAgent>[0];
 type Agent = Awaited<ReturnType<StartAgent>>;
 
 /** The flags of `weft agent` as they were typed. */
-export interface AgentFlags {
+export interface AgentFlags extends BundleEndpointFlags {
   readonly config: string;
   readonly nodeName?: string;
   readonly trustDomain: string;
@@ -29,6 +30,11 @@ export interface AgentFlags {
   readonly caDir?: string;
   readonly caCert?: string;
   readonly caKey?: string;
+  readonly caPassphraseFile?: string;
+  readonly caListen?: string;
+  readonly caName?: readonly string[];
+  readonly caServer?: string;
+  readonly caTokenFile?: string;
   readonly spireSocket?: string;
   readonly spireBrokerSocket?: string;
   readonly spireBrokerId?: readonly string[];
@@ -52,7 +58,7 @@ export interface Machine {
   readonly workingDirectory: string;
 }
 
-/** As in src/agent/log.ts. */
+/** As in src/log/log.ts. */
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 /** As in certs/certificate-authority.ts: no SVID lives longer. */
 export const LONGEST_SVID_TTL_SECONDS: number = 90 * 24 * 3600;
@@ -79,6 +85,8 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
     bpfDirectory: path('--bpf-dir', flags.bpfDir),
     cgroupRoot: cgroupRoot(flags.cgroupRoot, machine),
     certificateAuthority: spireAgent(flags, path) ?? certificateAuthority(flags, stateDirectory, path),
+    issuance: issuance(flags),
+    bundleEndpoint: bundleEndpoint(flags, path),
     svidTtlSeconds: wholeNumber('--svid-ttl', flags.svidTtl, 1, LONGEST_SVID_TTL_SECONDS),
     workers:
       flags.workers === undefined
@@ -97,7 +105,7 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
   };
 }
 
-function nodeName(flag: string | undefined, ownHostname: string): string {
+export function nodeName(flag: string | undefined, ownHostname: string): string {
   if (flag !== undefined) return resourceName('--node-name', flag);
   try {
     return resourceName('--node-name', ownHostname.toLowerCase());
@@ -110,7 +118,7 @@ function nodeName(flag: string | undefined, ownHostname: string): string {
   }
 }
 
-function trustDomain(text: string): string {
+export function trustDomain(text: string): string {
   try {
     return checkTrustDomain(text);
   } catch (cause) {
@@ -136,12 +144,22 @@ export function noCgroupMount(): CliError {
 }
 
 function certificateAuthority(
-  { caDir, caCert, caKey }: AgentFlags,
+  flags: AgentFlags,
   stateDirectory: string,
   path: (flag: string, text: string) => string,
 ): AgentOptions['certificateAuthority'] {
+  const { caDir, caCert, caKey, caPassphraseFile, caServer, caTokenFile } = flags;
+  if (caServer !== undefined) {
+    const own = Object.entries({ '--ca-dir': caDir, '--ca-cert': caCert, '--ca-key': caKey, '--ca-passphrase-file': caPassphraseFile });
+    const [both] = own.find(([, value]) => value !== undefined) ?? [];
+    if (both !== undefined) throw usageError(`${both} and --ca-server name two authorities`, 'give one of the two');
+    const tokenFile = caTokenFile === undefined ? null : path('--ca-token-file', caTokenFile);
+    return { kind: 'remote', server: hostAndPort('--ca-server', caServer), tokenFile };
+  }
+  if (caTokenFile !== undefined) throw usageError('--ca-token-file is for an authority on another host', 'name that with --ca-server');
+  const passphraseFile = caPassphraseFile === undefined ? null : path('--ca-passphrase-file', caPassphraseFile);
   if (caCert === undefined && caKey === undefined) {
-    return { kind: 'directory', directory: caDir === undefined ? `${stateDirectory}/ca` : path('--ca-dir', caDir) };
+    return { kind: 'directory', directory: caDir === undefined ? `${stateDirectory}/ca` : path('--ca-dir', caDir), passphraseFile };
   }
   if (caDir !== undefined) {
     throw usageError('--ca-dir and --ca-cert name two authorities', 'give --ca-dir, or --ca-cert with --ca-key');
@@ -152,7 +170,28 @@ function certificateAuthority(
       `give --ca-cert and --ca-key together, or neither`,
     );
   }
-  return { kind: 'given', certificateFile: path('--ca-cert', caCert), keyFile: path('--ca-key', caKey) };
+  return { kind: 'given', certificateFile: path('--ca-cert', caCert), keyFile: path('--ca-key', caKey), passphraseFile };
+}
+
+function issuance({ caListen, caName = [], caServer }: AgentFlags): AgentOptions['issuance'] {
+  if (caListen === undefined) {
+    if (caName.length > 0) throw usageError('--ca-name is for an authority that serves other nodes', 'give --ca-listen too');
+    return null;
+  }
+  if (caServer !== undefined) throw usageError('--ca-listen serves an authority of this host', 'leave --ca-server or --ca-listen out');
+  return { listen: hostAndPort('--ca-listen', caListen), names: caName.map((name) => resourceName('--ca-name', name)) };
+}
+
+/** The authority signs the endpoint's SVID: where it is elsewhere, the bundle is published there, or with a certificate of the web. */
+function bundleEndpoint(flags: AgentFlags, path: (flag: string, text: string) => string): AgentOptions['bundleEndpoint'] {
+  const settings = bundleEndpointSettings(flags, flags.trustDomain, path);
+  if (settings?.certificate.kind === 'svid' && (flags.caServer !== undefined || flags.spireSocket !== undefined)) {
+    throw usageError(
+      '--bundle-endpoint needs the authority in this agent',
+      'publish the bundle where the authority is, or give --bundle-endpoint-cert',
+    );
+  }
+  return settings;
 }
 
 function workloadApiSocket({ workloadApi, runDir }: AgentFlags, path: (flag: string, text: string) => string): string | null {
@@ -166,7 +205,7 @@ function accessLog(text: string, path: (flag: string, text: string) => string): 
   return { kind: 'file', path: path('--access-log', text) };
 }
 
-function logLevel(text: string): string {
+export function logLevel(text: string): string {
   if (!(LOG_LEVELS as readonly string[]).includes(text)) {
     throw usageError(`--log-level cannot be ${JSON.stringify(text)}`, `use one of ${LOG_LEVELS.join(', ')}`);
   }
@@ -175,7 +214,7 @@ function logLevel(text: string): string {
 
 /** Adds `weft agent`. */
 export function addAgentCommand(program: Command, context: CommandContext): void {
-  program
+  const agent = program
     .command('agent')
     .summary('run the node agent of this host')
     .description('Runs the node agent of this host in the foreground: captures the connections of its workloads, and proxies them.')
@@ -190,6 +229,11 @@ export function addAgentCommand(program: Command, context: CommandContext): void
     .option('--ca-dir <dir>', 'directory of the certificate authority, made at the first start (default: STATE-DIR/ca)')
     .option('--ca-cert <file>', 'PEM certificate of an authority of your own, with the chain to its root')
     .option('--ca-key <file>', 'PEM key of that authority, readable by the agent alone')
+    .option('--ca-passphrase-file <file>', 'the passphrase of the keys of --ca-dir or --ca-key, in its first line')
+    .option('--ca-listen <host:port>', 'let other nodes get their identities from the authority here, such as [::]:15012')
+    .option('--ca-name <name...>', 'DNS names of that server, for clients that check them (ztunnel)')
+    .option('--ca-server <host:port>', 'get identities from an authority on another host, in place of an own one')
+    .option('--ca-token-file <file>', 'a token of `weft ca token`, to join that authority with: once')
     .option('--spire-socket <file>', "Workload API of this host's SPIRE agent: identities come from there, instead of an authority")
     .option('--spire-broker-socket <file>', 'Broker API of that SPIRE agent, for the identities of workloads')
     .option('--spire-broker-id <id...>', 'SPIFFE IDs that may serve the Broker API (default: the agents of SPIRE)')
@@ -201,7 +245,8 @@ export function addAgentCommand(program: Command, context: CommandContext): void
     .option('--drain-timeout <seconds>', 'how long connections may finish after SIGTERM', '10')
     .option('--no-denied-by-header', 'do not name the policy in the header x-weft-denied-by of refusals')
     .option('--root-namespace <name>', 'policies of this namespace hold for the whole mesh', 'istio-system')
-    .option('--max-connections <n>', 'entries of the kernel maps of connections, when they are made (default: 262144)')
+    .option('--max-connections <n>', 'entries of the kernel maps of connections, when they are made (default: 262144)');
+  addBundleEndpointOptions(agent)
     .addHelpText(
       'after',
       `
@@ -209,6 +254,8 @@ Examples:
   weft agent --config /etc/weft
   weft agent --config ./mesh --node-name node-a --trust-domain prod.example.com --access-log /var/log/weft/access.log
   weft agent --config /etc/weft --metrics '[::1]:9090' --ca-cert ca.pem --ca-key ca.key
+  weft agent --config /etc/weft --ca-listen '[::]:15012'                       also the authority of other nodes
+  weft agent --config /etc/weft --ca-server ca.example:15012 --ca-token-file node-b.token
 
 Signals: SIGTERM or SIGINT drains and ends it with exit code 0; a second one ends it at once. Hooks stay in the kernel when it ends:
 strict workloads are then refused, permissive ones pass. weft uninstall takes them out.`,

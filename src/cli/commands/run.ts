@@ -120,7 +120,7 @@ export async function runCommand(options: RunOptions, { admin, createCgroup, ter
     if (signals.stop !== null) return stopped(signals);
     // From now on under the name that it has: should another agent come, it is the same workload.
     using _watch = watchAgent(admin, { ...request, name: workload.name }, terminal);
-    const code = await runInside(cgroup, command, signals, environmentOf(workload));
+    const code = await runInside(cgroup, command, signals, endpointOf(workload));
     await settle(cgroup, wait, signals);
     return code;
   } finally {
@@ -149,21 +149,20 @@ async function agentReady(admin: AdminClient, signals: SignalForwarding): Promis
   return false;
 }
 
-/** The command finds the Workload API without configuration (SPIFFE_Workload_Endpoint.md section 4), unless it was told of another. */
-function environmentOf({ workloadApiSocket }: HostWorkloadAnswer): NodeJS.ProcessEnv {
-  if (workloadApiSocket === null) return process.env;
-  return { SPIFFE_ENDPOINT_SOCKET: `unix://${workloadApiSocket}`, ...process.env };
+/** By this the command finds the Workload API without configuration (SPIFFE_Workload_Endpoint.md section 4). */
+function endpointOf({ workloadApiSocket }: HostWorkloadAnswer): NodeJS.ProcessEnv {
+  return typeof workloadApiSocket === 'string' ? { SPIFFE_ENDPOINT_SOCKET: `unix://${workloadApiSocket}` } : {};
 }
 
 async function runInside(
   cgroup: RunCgroup,
   [file, ...args]: readonly string[],
   signals: SignalForwarding,
-  environment: NodeJS.ProcessEnv,
+  defaults: NodeJS.ProcessEnv,
 ): Promise<number> {
   if (file === undefined)
     throw new CliError('WEFT_CLI_USAGE', 'there is no command', { exitCode: EXIT.USAGE, nextStep: 'write it after --' });
-  const child = cgroup.inside(() => start(file, args, environment));
+  const child = cgroup.inside(() => start(file, args, defaults));
   signals.passTo(child);
   try {
     return await new Promise((resolve, reject) => {
@@ -175,9 +174,10 @@ async function runInside(
   }
 }
 
-function start(file: string, args: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
+/** @param defaults variables of the command's environment, unless they are set */
+function start(file: string, args: readonly string[], defaults: NodeJS.ProcessEnv): ChildProcess {
   try {
-    return spawn(file, args, { stdio: 'inherit', env });
+    return spawn(file, args, { stdio: 'inherit', env: { ...defaults, ...process.env } });
   } catch (error) {
     // Such as an argument list that is too long.
     throw startError(file, error as Error);

@@ -1,4 +1,5 @@
 import { AUTHORIZATION_POLICY } from './authorization-policy.ts';
+import { CLUSTER_FEDERATED_TRUST_DOMAIN, FEDERATED_TRUST_DOMAIN } from './federated-trust-domain.ts';
 import { MESH_CONFIG } from './mesh-config.ts';
 import { NAMESPACE } from './namespace.ts';
 import { PEER_AUTHENTICATION } from './peer-authentication.ts';
@@ -16,6 +17,8 @@ export const KINDS: readonly KindSchema[] = [
   REQUEST_AUTHENTICATION,
   AUTHORIZATION_POLICY,
   MESH_CONFIG,
+  FEDERATED_TRUST_DOMAIN,
+  CLUSTER_FEDERATED_TRUST_DOMAIN,
 ];
 
 /** Kinds that people apply beside these, and why they are refused. */

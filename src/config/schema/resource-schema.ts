@@ -37,6 +37,8 @@ function metadata(name: JsonSchema, namespaced: boolean): JsonSchema {
 /** What one kind is: where it comes from and what may be written in it. */
 export interface KindSchema {
   readonly kind: string;
+  /** The kind that this is another name of; its resources are of that kind. */
+  readonly readAs?: string;
   /** The API versions it is read under, the preferred one first. */
   readonly apiVersions: readonly string[];
   readonly namespaced: boolean;

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { connect, createSecureContext, createServer as createTlsServer, type SecureContext, TLSSocket } from 'node:tls';
 import { Worker } from 'node:worker_threads';
+import { createMaterial } from '../../../certs/authority/authority-material.ts';
 import { CertificateAuthority } from '../../../certs/authority/certificate-authority.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { certifiedKey } from '../../../certs/svid/certified-key.ts';
@@ -29,7 +30,7 @@ let foreignRoot: Forged;
 
 before(async () => {
   home = await mkdtemp(join(tmpdir(), 'weft-handshake-'));
-  authority = await CertificateAuthority.loadOrCreate({ directory: home, trustDomain: 'example.org' });
+  authority = new CertificateAuthority(await createMaterial('example.org', 3600 * 24, Date.now()), 'example.org', Date.now);
   testRoot = await forgeRoot({ subject: 'CN=test root of example.org' });
   foreignRoot = await forgeRoot({ subject: 'CN=foreign', uris: ['spiffe://foreign.example'] });
   manager = new SvidManager({
@@ -178,7 +179,15 @@ describe('a TLS handshake', () => {
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;
-    const socket = connect({ host: '127.0.0.1', port, secureContext: contextOf(CLIENT), checkServerIdentity: () => undefined });
+    const own = await manager.wait(CLIENT, 5000);
+    const socket = connect({
+      host: '127.0.0.1',
+      port,
+      key: pemKey(own.privateKey),
+      cert: own.certificateChain,
+      ca: authority.roots,
+      checkServerIdentity: () => undefined,
+    });
     const [said] = await once(socket, 'data');
     assert.equal(String(said), 'true');
     assert.equal(socket.authorized, true);

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { createServer, type RequestListener } from 'node:http';
 import { describe, it } from 'node:test';
-import { createJwksFetcher, isFetchable, type JwksFetcherOptions } from '../../../src/agent/jwks-fetcher.ts';
+import { createJwksFetcher, type JwksFetcherOptions } from '../../../src/agent/jwks-fetcher.ts';
+import { isFetchable } from '../../../src/config/fetchable-address.ts';
 import { listen } from './gate-world.ts';
 
 async function fetching(listener: RequestListener, options: JwksFetcherOptions = {}, path = '/keys'): Promise<string> {

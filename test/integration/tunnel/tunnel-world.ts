@@ -6,11 +6,12 @@ import type { SecureContext } from 'node:tls';
 import { IdentityMirror } from '../../../certs/svid/identity-mirror.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { SvidTlsContexts } from '../../../certs/svid/tls-contexts.ts';
+import { ChainWatch } from '../../../proxy/tunnel/chain-watch.ts';
 import { TunnelServer } from '../../../proxy/tunnel/tunnel-server.ts';
 import type { TunnelConnect, TunnelRefused, TunnelResponder, TunnelServerLimits } from '../../../proxy/tunnel/tunnel-server.ts';
 import { TunnelClient } from '../../../proxy/tunnel/tunnel-client.ts';
 import type { TunnelClientOptions } from '../../../proxy/tunnel/tunnel-client.ts';
-import type { Dialer, DialRequest, SvidMaterial } from '../../../src/model/data-plane.ts';
+import type { Dialer, DialRequest, SvidMaterial, TrustBundle } from '../../../src/model/data-plane.ts';
 import { type ForgeOptions, type Forged, forge, forgeRoot, keyBytes } from '../../unit/certs/forge.ts';
 
 export const CLIENT_ID = 'spiffe://example.org/ns/shop/sa/web';
@@ -22,12 +23,17 @@ export class TunnelWorld implements Disposable {
   readonly mirror: IdentityMirror = new IdentityMirror({ request: () => {} });
   readonly contexts: SvidTlsContexts;
   readonly verifier: SvidVerifier;
+  /** As a worker has it: it looks at open tunnels again when bundles change. */
+  readonly watch: ChainWatch;
   #svids: SvidMaterial[] = [];
+  #bundle: TrustBundle;
 
   private constructor(root: Forged) {
     this.root = root;
     this.contexts = new SvidTlsContexts(this.mirror);
     this.verifier = new SvidVerifier(this.mirror);
+    this.watch = new ChainWatch(this.verifier);
+    this.#bundle = { trustDomain: 'example.org', roots: root.pem, revokedKeys: [], sequence: 1 };
   }
 
   static async make(): Promise<TunnelWorld> {
@@ -38,14 +44,27 @@ export class TunnelWorld implements Disposable {
   }
 
   /** Issues, or rotates, the SVID of an identity. */
-  async issue(identity: string): Promise<void> {
-    const leaf = await forge({ issuer: this.root, uris: [identity] });
-    const svid = { identity, certificateChain: leaf.pem, privateKey: keyBytes(leaf.privateKey), notAfter: Date.now() + 3_600_000 };
+  async issue(identity: string, issuer: Forged = this.root, options: ForgeOptions = {}): Promise<void> {
+    const leaf = await forge({ issuer, uris: [identity], ...options });
+    const svid = {
+      identity,
+      certificateChain: leaf.pem + (issuer === this.root ? '' : issuer.pem),
+      privateKey: keyBytes(leaf.privateKey),
+      notAfter: Date.now() + 3_600_000,
+    };
     this.#svids = [...this.#svids.filter((other) => other.identity !== identity), svid];
-    this.mirror.apply({
-      svids: this.#svids,
-      bundles: [{ trustDomain: 'example.org', roots: this.root.pem, revokedKeys: [], sequence: 1 }],
-    });
+    this.#apply();
+  }
+
+  #apply(): void {
+    this.mirror.apply({ svids: this.#svids, bundles: [this.#bundle] });
+  }
+
+  /** Changes the bundle, as the agent's main thread would. */
+  trust(wish: Partial<Pick<TrustBundle, 'roots' | 'revokedKeys'>>): void {
+    this.#bundle = { ...this.#bundle, ...wish, sequence: this.#bundle.sequence + 1 };
+    this.#apply();
+    this.watch.recheck();
   }
 
   context(identity: string): SecureContext {
@@ -61,6 +80,7 @@ export class TunnelWorld implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.watch[Symbol.dispose]();
     this.contexts[Symbol.dispose]();
     this.mirror[Symbol.dispose]();
   }
@@ -108,6 +128,7 @@ export class TunnelHost implements AsyncDisposable {
       contexts: world.contexts,
       identity,
       verifier: world.verifier,
+      watch: world.watch,
       onConnect,
       onRefused: (refused) => {
         this.refused.push(refused);
@@ -156,6 +177,8 @@ export function connect(world: TunnelWorld, host: TunnelHost, options: Partial<T
   return new TunnelClient({
     dialer: new LoopbackDialer(),
     verifier: world.verifier,
+    watch: world.watch,
+    ownChain: world.contexts.chainOf(world.context(CLIENT_ID)),
     context: world.context(CLIENT_ID),
     sourceWorkloadId: 7,
     destinationAddress: '127.0.0.1',

@@ -9,7 +9,7 @@ const [address = '', port = '', connections = ''] = process.argv.slice(2);
 const REQUESTS_PER_CONNECTION = 10;
 const KEPT_FAILURES = 10;
 
-let running = true;
+const stopped = new AbortController();
 let succeeded = 0;
 let failed = 0;
 const failures: string[] = [];
@@ -39,15 +39,15 @@ function call(agent: Agent): Promise<void> {
 }
 
 async function connection(): Promise<void> {
-  while (running) {
+  while (!stopped.signal.aborted) {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-    for (let i = 0; i < REQUESTS_PER_CONNECTION && running; i++) await call(agent);
+    for (let i = 0; i < REQUESTS_PER_CONNECTION && !stopped.signal.aborted; i++) await call(agent);
     agent.destroy();
   }
 }
 
 process.stdin.resume().once('end', () => {
-  running = false;
+  stopped.abort();
 });
 console.log('calling');
 await Promise.all(Array.from({ length: Number(connections) }, connection));

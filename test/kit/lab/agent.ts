@@ -11,8 +11,8 @@ const COMMAND_LINE = fileURLToPath(new URL('../../../src/cli/weft', import.meta.
 
 export interface LabAgentOptions {
   readonly config: LabConfig;
-  /** Where the lab's agents share their CA. Default: `ca` in the lab's directory. */
-  readonly caDirectory?: string;
+  /** Where the lab's agents share their CA. Default: `ca` in the lab's directory. Null: `arguments` say where identities come from. */
+  readonly caDirectory?: string | null;
   /** Default 'warn'. */
   readonly logLevel?: string;
   /** A file, or 'off'. Default: `access.log` in the node's directory. */
@@ -159,6 +159,7 @@ export function agentRunDirectory(node: LabNode): string {
 
 /** The command line of a node's agent. */
 export function agentCommand(node: LabNode, options: LabAgentOptions): string[] {
+  const { caDirectory = join(dirname(node.directory), 'ca') } = options;
   const settings = {
     '--config': options.config.directory,
     '--node-name': node.name,
@@ -166,7 +167,7 @@ export function agentCommand(node: LabNode, options: LabAgentOptions): string[] 
     '--run-dir': agentRunDirectory(node),
     '--cgroup-root': node.cgroupPath,
     '--bpf-dir': node.bpfDirectory,
-    '--ca-dir': options.caDirectory ?? join(dirname(node.directory), 'ca'),
+    ...(caDirectory === null ? {} : { '--ca-dir': caDirectory }),
     '--log-level': options.logLevel ?? 'warn',
     '--access-log': options.accessLog ?? `${node.directory}/access.log`,
   };

@@ -9,7 +9,7 @@ import { text } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import { AdminServer, type AdminSource } from '../../../src/agent/admin-server.ts';
 import { AgentError } from '../../../src/agent/agent-error.ts';
-import { createLog } from '../../../src/agent/log.ts';
+import { createLog } from '../../../src/log/log.ts';
 import { ADMIN_SOCKET_NAME } from '../../../src/model/admin-api.ts';
 
 class AdminWorld implements AsyncDisposable {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ConfigProblemLog } from '../../../src/agent/config-problem-log.ts';
-import { createLog } from '../../../src/agent/log.ts';
+import { createLog } from '../../../src/log/log.ts';
 import type { ConfigProblem } from '../../../src/config/config-problem.ts';
 
 function problem(line: number, code: ConfigProblem['code'] = 'WEFT_CONFIG_YAML'): ConfigProblem {

@@ -103,12 +103,38 @@ describe('a change of identities', () => {
     await world.settle('fail');
     assert.deepEqual(world.acknowledged, [1]);
     world.change();
+    world.distribution.sendAll();
     await world.settle('answer', (worker) => worker === 0);
     await world.settle('fail');
     assert.deepEqual(world.acknowledged, [1]);
     world.distribution.started(1);
     await world.settle('answer');
     assert.deepEqual(world.acknowledged, [1, 3]);
+  });
+
+  it('goes at once; those that follow it closely go together, and sooner when somebody waits', async () => {
+    mock.timers.enable({ apis: ['setTimeout'] });
+    try {
+      using world = new World(1);
+      world.change();
+      assert.equal(world.requests.length, 1);
+      for (let i = 0; i < 10; i++) world.change();
+      assert.equal(world.requests.length, 1);
+      mock.timers.tick(100);
+      assert.deepEqual(
+        world.requests.map(({ version }) => version),
+        [2, 12],
+      );
+      world.change();
+      assert.equal(world.requests.length, 2);
+      world.distribution.sendAll();
+      assert.equal(world.requests.length, 3);
+      mock.timers.tick(100);
+      mock.timers.tick(100);
+      assert.equal(world.requests.length, 3);
+    } finally {
+      mock.timers.reset();
+    }
   });
 
   it('is sent again to a worker that did not answer in time', async () => {

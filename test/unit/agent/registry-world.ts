@@ -5,7 +5,7 @@ import type { KernelWorkload } from '../../../bpf/contract.ts';
 import type { KernelHooks, LeftEnrolment } from '../../../bpf/kernel-hooks.ts';
 import type { OwnSockets } from '../../../bpf/own-sockets.ts';
 import { cgroupId } from '../../../bpf/place-descriptors.ts';
-import { createLog } from '../../../src/agent/log.ts';
+import { createLog } from '../../../src/log/log.ts';
 import { Registry } from '../../../src/agent/registry.ts';
 import type { RequestBody, WorkerPool } from '../../../src/agent/worker-pool.ts';
 import type { Mode, PeerAuthenticationResource, WorkloadResource } from '../../../src/model/resources.ts';

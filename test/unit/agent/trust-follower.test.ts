@@ -44,7 +44,7 @@ function world(problems: readonly Error[] = []) {
     },
   };
   const log = { error: (_: unknown, message: string) => void errors.push(message) };
-  const follower = new TrustFollower({ provider, federation, svids, log } as ConstructorParameters<typeof TrustFollower>[0]);
+  const follower = new TrustFollower({ provider, federation, svids, log } as unknown as ConstructorParameters<typeof TrustFollower>[0]);
   return { provider, federation, svids, taken, errors, follower };
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createLog } from '../../../src/agent/log.ts';
+import { createLog } from '../../../src/log/log.ts';
 import { WorkerPool, type WorkerPoolOptions } from '../../../src/agent/worker-pool.ts';
 import type { WorkerStart } from '../../../src/model/worker-messages.ts';
 

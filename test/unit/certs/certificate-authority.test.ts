@@ -1,29 +1,24 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
-import { BACKDATE_SECONDS, CertificateAuthority, type IssueRequest } from '../../../certs/authority/certificate-authority.ts';
+import { readFile } from 'node:fs/promises';
+import { before, describe, test } from 'node:test';
+import { BACKDATE_SECONDS, createMaterial } from '../../../certs/authority/authority-material.ts';
+import { CertificateAuthority, type IssueRequest } from '../../../certs/authority/certificate-authority.ts';
 import { KEY_USAGE, readCertificateFields } from '../../../certs/x509/certificate-fields.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { certificatesFromPem } from '../../../certs/x509/pem.ts';
-import { createPrivateFile, readPrivateFile } from '../../../certs/private-file.ts';
 import { keyObject } from '../../../certs/svid/private-key.ts';
 import { createSigningRequest, type SigningRequest } from '../../../certs/x509/signing-request.ts';
-import { bundlesOf, forge, forgeRequest, forgeRoot, IDENTITY, KeyUsageFlags, TRUST_DOMAIN } from './forge.ts';
+import { bundlesOf, type ForgeOptions, forge, forgeRequest, forgeRoot, IDENTITY, KeyUsageFlags, TRUST_DOMAIN } from './forge.ts';
 
-let home: string;
+const TEN_YEARS = 10 * 365 * 24 * 3600;
 let authority: CertificateAuthority;
 let request: SigningRequest;
 
 before(async () => {
-  home = await mkdtemp(join(tmpdir(), 'weft-certs-'));
-  authority = await CertificateAuthority.loadOrCreate({ directory: join(home, 'shared'), trustDomain: TRUST_DOMAIN });
+  authority = new CertificateAuthority(await createMaterial(TRUST_DOMAIN, TEN_YEARS, Date.now()), TRUST_DOMAIN, Date.now);
   request = await createSigningRequest(IDENTITY);
 });
-
-after(() => rm(home, { recursive: true, force: true }));
 
 function error(code: string, message?: RegExp): object {
   return { code, ...(message === undefined ? {} : { message }) };
@@ -38,121 +33,14 @@ const issueAndRead = async (options: Partial<IssueRequest> = {}, ca = authority,
   return { issued, fields: readCertificateFields(der as Uint8Array), certificate: new X509Certificate(der as Uint8Array) };
 };
 
+/** A root with an RSA key of this size. */
+const rsaRoot = (modulusLength: number): ForgeOptions => ({
+  keyAlgorithm: { name: 'RSASSA-PKCS1-v1_5', modulusLength, publicExponent: Uint8Array.of(1, 0, 1), hash: 'SHA-256' },
+  signingAlgorithm: { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' },
+});
+
 const issue = (options: Partial<IssueRequest>, csr = request.csr): Promise<unknown> =>
   authority.issue(csr, { identity: IDENTITY, ttlSeconds: 60, ...options });
-
-describe('on its first start', () => {
-  test('it creates a root that follows the rules for signing certificates', () => {
-    const [der] = certificatesFromPem(authority.roots);
-    const fields = readCertificateFields(der as Uint8Array);
-    assert.equal(fields.isCa, true);
-    assert.equal(fields.keyUsageCritical, true);
-    assert.ok(((fields.keyUsage ?? 0) & KEY_USAGE.keyCertSign) !== 0);
-    assert.equal((fields.keyUsage ?? 0) & KEY_USAGE.digitalSignature, 0);
-    assert.deepEqual(
-      fields.uris.map((uri) => Buffer.from(uri).toString()),
-      ['spiffe://example.org'],
-    );
-    assert.equal(fields.subjectIsEmpty, false);
-    assert.equal(new X509Certificate(der as Uint8Array).publicKey.asymmetricKeyDetails?.namedCurve, 'prime256v1');
-  });
-
-  test('it keeps its key in a file of mode 0600 in a directory of mode 0700', async () => {
-    const directory = join(home, 'modes', 'deeper');
-    await CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN });
-    assert.equal((await stat(directory)).mode & 0o777, 0o700);
-    assert.deepEqual(await readdir(directory), ['ca.pem']);
-    assert.equal((await stat(join(directory, 'ca.pem'))).mode & 0o777, 0o600);
-  });
-
-  test('ten that start at once on one directory end with one authority', async () => {
-    const directory = join(home, 'race');
-    const all = await Promise.all(
-      Array.from({ length: 10 }, () => CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN })),
-    );
-    assert.equal(new Set(all.map((one) => one.roots)).size, 1);
-    assert.deepEqual(await readdir(directory), ['ca.pem']);
-  });
-
-  test('it never replaces a key that another process wrote in the meantime', async () => {
-    const path = join(home, 'meantime', 'ca.pem');
-    assert.equal(await createPrivateFile(path, 'first'), true);
-    assert.equal(await createPrivateFile(path, 'second'), false);
-    assert.equal(await readPrivateFile(path), 'first');
-  });
-
-  test('it refuses a directory that others may write to', async () => {
-    const directory = join(home, 'open');
-    await mkdir(directory);
-    await chmod(directory, 0o777);
-    await assert.rejects(
-      CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
-      error('WEFT_CERTS_DIRECTORY', /replace the key/),
-    );
-    assert.deepEqual(await readdir(directory), []);
-  });
-
-  test('it refuses a bad trust domain', async () => {
-    await assert.rejects(
-      CertificateAuthority.loadOrCreate({ directory: join(home, 'bad'), trustDomain: 'Example' }),
-      error('WEFT_IDENTITY_INVALID'),
-    );
-  });
-});
-
-describe('on a later start', () => {
-  test('it is the same authority', async () => {
-    const again = await CertificateAuthority.loadOrCreate({ directory: join(home, 'shared'), trustDomain: TRUST_DOMAIN });
-    assert.equal(again.roots, authority.roots);
-  });
-
-  for (const mode of [0o640, 0o604, 0o660]) {
-    test(`it refuses a key file of mode ${mode.toString(8)}`, async () => {
-      const directory = join(home, `mode-${mode}`);
-      await CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN });
-      await chmod(join(directory, 'ca.pem'), mode);
-      await assert.rejects(
-        CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
-        error('WEFT_CERTS_KEY_FILE', /group or others/),
-      );
-    });
-  }
-
-  test('it refuses a symbolic link in place of the key file', async () => {
-    const directory = join(home, 'link');
-    await mkdir(directory, { mode: 0o700 });
-    await symlink(join(home, 'shared', 'ca.pem'), join(directory, 'ca.pem'));
-    await assert.rejects(
-      CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
-      error('WEFT_CERTS_KEY_FILE', /symbolic link/),
-    );
-  });
-
-  test('it refuses a key file that is empty, and leaves it as it is', async () => {
-    const directory = join(home, 'empty');
-    await mkdir(directory, { mode: 0o700 });
-    await writeFile(join(directory, 'ca.pem'), '', { mode: 0o600 });
-    await assert.rejects(
-      CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }),
-      error('WEFT_CERTS_CA_INVALID', /no private key/),
-    );
-    assert.equal(await readFile(join(directory, 'ca.pem'), 'utf8'), '');
-  });
-
-  test('it refuses another trust domain than that of its root', async () => {
-    await assert.rejects(
-      CertificateAuthority.loadOrCreate({ directory: join(home, 'shared'), trustDomain: 'other.example' }),
-      error('WEFT_CERTS_CA_TRUST_DOMAIN', /example\.org, not other\.example/),
-    );
-  });
-
-  test('it refuses a root that has expired', async () => {
-    const directory = join(home, 'old');
-    const created = Date.now() - 7_200_000;
-    await CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN, rootTtlSeconds: 3600, now: () => created });
-    await assert.rejects(CertificateAuthority.loadOrCreate({ directory, trustDomain: TRUST_DOMAIN }), error('WEFT_CERTS_CA_EXPIRED'));
-  });
-});
 
 describe('a given authority', () => {
   test('issues with its chain, and its SVIDs verify against the root alone', async () => {
@@ -207,16 +95,29 @@ describe('a given authority', () => {
     await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_INVALID', /not valid before/));
   });
 
-  test('is refused with an RSA key', async () => {
-    const keyAlgorithm = { name: 'RSASSA-PKCS1-v1_5', modulusLength: 2048, publicExponent: Uint8Array.of(1, 0, 1), hash: 'SHA-256' };
-    const root = await forgeRoot({ keyAlgorithm, signingAlgorithm: { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' } });
-    await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_INVALID', /type rsa, not EC/));
+  test('may have an RSA key of 2048 bits, and its SVIDs verify', async () => {
+    const root = await forgeRoot(rsaRoot(2048));
+    for (const type of ['pkcs8', 'pkcs1'] as const) {
+      const key = createPrivateKey(root.privateKey).export({ type, format: 'pem' }).toString();
+      const { certificateChain } = await (await given(root.pem, key)).issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 });
+      assert.equal(new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem })).verify(certificatesFromPem(certificateChain)).text, IDENTITY);
+    }
   });
 
-  test('is refused with an encrypted key', async () => {
+  test('is refused with an RSA key of 1024 bits', async () => {
+    const root = await forgeRoot(rsaRoot(1024));
+    await assert.rejects(given(root.pem, root.privateKey), error('WEFT_CERTS_CA_INVALID', /type rsa \(1024\)/));
+  });
+
+  test('may have an encrypted key, in the form of PKCS#8 and in the older one of OpenSSL', async () => {
     const root = await forgeRoot();
-    const key = createPrivateKey(root.privateKey).export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: 'x' });
-    await assert.rejects(given(root.pem, key.toString()), error('WEFT_CERTS_CA_INVALID', /key cannot be read/));
+    for (const type of ['pkcs8', 'sec1'] as const) {
+      const key = createPrivateKey(root.privateKey).export({ type, format: 'pem', cipher: 'aes-256-cbc', passphrase: 'x' }).toString();
+      const options = { certificate: root.pem, key, trustDomain: TRUST_DOMAIN };
+      assert.equal((await CertificateAuthority.fromPem({ ...options, passphrase: 'x' })).roots, root.pem);
+      await assert.rejects(CertificateAuthority.fromPem({ ...options, passphrase: 'y' }), error('WEFT_CERTS_PASSPHRASE', /wrong/));
+      await assert.rejects(CertificateAuthority.fromPem(options), error('WEFT_CERTS_PASSPHRASE', /no passphrase/));
+    }
   });
 
   test('is refused when an intermediate comes without the certificates above it', async () => {
@@ -377,12 +278,7 @@ describe('the authority refuses to issue', () => {
 
   test('once it has expired itself', async () => {
     let now = Date.now();
-    const ca = await CertificateAuthority.loadOrCreate({
-      directory: join(home, 'short'),
-      trustDomain: TRUST_DOMAIN,
-      rootTtlSeconds: 60,
-      now: () => now,
-    });
+    const ca = new CertificateAuthority(await createMaterial(TRUST_DOMAIN, 60, now), TRUST_DOMAIN, () => now);
     now += 61_000;
     await assert.rejects(ca.issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 }), error('WEFT_CERTS_CA_EXPIRED'));
   });

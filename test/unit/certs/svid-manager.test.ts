@@ -4,6 +4,7 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createMaterial } from '../../../certs/authority/authority-material.ts';
 import { CertificateAuthority } from '../../../certs/authority/certificate-authority.ts';
 import { IdentityMirror } from '../../../certs/svid/identity-mirror.ts';
 import type { SigningRequest } from '../../../certs/x509/signing-request.ts';
@@ -32,7 +33,9 @@ after(() => rm(home, { recursive: true, force: true }));
 
 beforeEach(async () => {
   clock = new ManualClock(Math.floor(Date.now() / 1000) * 1000);
-  authority = await CertificateAuthority.loadOrCreate({ directory: join(home, 'ca'), trustDomain: TRUST_DOMAIN, now: () => clock.now() });
+  authority = new CertificateAuthority(await createMaterial(TRUST_DOMAIN, 10 * 365 * 24 * 3600, clock.now()), TRUST_DOMAIN, () =>
+    clock.now(),
+  );
 });
 
 function identity(n: number): string {

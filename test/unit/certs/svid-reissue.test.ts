@@ -201,7 +201,7 @@ describe('a failed request counts as', () => {
     ['clock-skew', { notBefore: Date.now() + 3_000_000 }],
     ['untrusted', { notBefore: Date.now() - 100_000, notAfter: Date.now() - 50_000 }],
     ['wrong-certificate', { uris: [OTHER] }],
-    ['unreachable', () => Promise.reject(new CertsError('WEFT_CERTS_REMOTE_UNREACHABLE', 'no'))],
+    ['unreachable', () => Promise.reject(new CertsError('WEFT_CERTS_AUTHORITY_AWAY', 'no'))],
     ['refused', () => Promise.reject(new CertsError('WEFT_CERTS_IDENTITY_REFUSED', 'no'))],
     ['other', () => Promise.reject(new IdentityError('WEFT_IDENTITY_INVALID', 'no'))],
     ['other', () => Promise.reject(new Error('no'))],

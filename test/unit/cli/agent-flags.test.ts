@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MAX_SVID_TTL_SECONDS } from '../../../certs/authority/certificate-authority.ts';
-import { LOG_LEVELS as AGENT_LOG_LEVELS } from '../../../src/agent/log.ts';
+import { LOG_LEVELS as AGENT_LOG_LEVELS } from '../../../src/log/log.ts';
 import { CliError } from '../../../src/cli/cli-error.ts';
 import { type AgentFlags, agentOptions, LOG_LEVELS, LONGEST_SVID_TTL_SECONDS, type Machine } from '../../../src/cli/commands/agent.ts';
 
@@ -27,9 +27,12 @@ test('the defaults of weft agent come from the machine', () => {
     trustDomain: 'cluster.local',
     stateDirectory: '/var/lib/weft',
     runDirectory: '/run/weft',
+    workloadApiSocket: '/run/weft/public/workload-api.sock',
     bpfDirectory: '/sys/fs/bpf/weft',
     cgroupRoot: '/sys/fs/cgroup/unified',
-    certificateAuthority: { kind: 'directory', directory: '/var/lib/weft/ca' },
+    certificateAuthority: { kind: 'directory', directory: '/var/lib/weft/ca', passphraseFile: null },
+    issuance: null,
+    bundleEndpoint: null,
     svidTtlSeconds: 86_400,
     workers: 4,
     metrics: null,
@@ -62,7 +65,12 @@ test('every flag of weft agent arrives', () => {
   );
   assert.equal(options.nodeName, 'n1');
   assert.equal(options.cgroupRoot, '/work/cg');
-  assert.deepEqual(options.certificateAuthority, { kind: 'given', certificateFile: '/work/ca.pem', keyFile: '/k/ca.key' });
+  assert.deepEqual(options.certificateAuthority, {
+    kind: 'given',
+    certificateFile: '/work/ca.pem',
+    keyFile: '/k/ca.key',
+    passphraseFile: null,
+  });
   assert.equal(options.svidTtlSeconds, 60);
   assert.equal(options.workers, 2);
   assert.deepEqual(options.metrics, { host: '::1', port: 9090 });
@@ -73,8 +81,15 @@ test('every flag of weft agent arrives', () => {
 });
 
 test('the certificate authority may have a directory of its own', () => {
-  const { certificateAuthority } = agentOptions({ ...defaults, caDir: '/ca' }, machine);
-  assert.deepEqual(certificateAuthority, { kind: 'directory', directory: '/ca' });
+  const { certificateAuthority } = agentOptions({ ...defaults, caDir: '/ca', caPassphraseFile: 'secret' }, machine);
+  assert.deepEqual(certificateAuthority, { kind: 'directory', directory: '/ca', passphraseFile: '/work/secret' });
+});
+
+test('the authority may be on another host, or serve other hosts', () => {
+  const remote = agentOptions({ ...defaults, caServer: '[fd00::1]:15012', caTokenFile: 'token' }, machine);
+  assert.deepEqual(remote.certificateAuthority, { kind: 'remote', server: { host: 'fd00::1', port: 15_012 }, tokenFile: '/work/token' });
+  const serving = agentOptions({ ...defaults, caListen: '[::]:15012', caName: ['ca.example', 'ca'] }, machine);
+  assert.deepEqual(serving.issuance, { listen: { host: '::', port: 15_012 }, names: ['ca.example', 'ca'] });
 });
 
 test('the access log can be turned off', () =>
@@ -101,6 +116,12 @@ const WRONG: readonly (readonly [flags: Partial<AgentFlags>, message: RegExp, ne
   [{ caCert: 'ca.pem' }, /--ca-cert is one half/, /together/],
   [{ caKey: 'ca.key' }, /--ca-key is one half/, /together/],
   [{ caDir: 'ca', caCert: 'a', caKey: 'b' }, /two authorities/, /--ca-dir, or --ca-cert/],
+  [{ caServer: 'a:1', caDir: 'ca' }, /--ca-dir and --ca-server name two/, /one of the two/],
+  [{ caServer: 'a:1', caListen: '[::]:1' }, /--ca-listen serves an authority of this host/, /leave/],
+  [{ caServer: 'a' }, /--ca-server cannot be "a"/, /HOST:PORT/],
+  [{ caTokenFile: 'token' }, /--ca-token-file is for/, /--ca-server/],
+  [{ caName: ['a'] }, /--ca-name is for/, /--ca-listen/],
+  [{ caListen: '[::]:1', caName: ['A b'] }, /--ca-name cannot be "A b"/, /lower-case/],
   [{ runDir: '' }, /--run-dir cannot be empty/, /name a path/],
   [{ accessLog: '' }, /--access-log cannot be empty/, /name a path/],
 ];
@@ -134,4 +155,12 @@ test('without cgroup v2 the agent says how to mount it, unless a flag says where
 test('the command line knows the limits of the rooms that it may not import', () => {
   assert.deepEqual(LOG_LEVELS, AGENT_LOG_LEVELS);
   assert.equal(LONGEST_SVID_TTL_SECONDS, MAX_SVID_TTL_SECONDS);
+});
+
+test('the Workload API is below the run directory, at the path that is named, or off', () => {
+  const socket = (flags: Partial<typeof defaults> & { workloadApi?: string }): string | null =>
+    agentOptions({ ...defaults, ...flags }, machine).workloadApiSocket;
+  assert.equal(socket({ runDir: '/run/two' }), '/run/two/public/workload-api.sock');
+  assert.equal(socket({ workloadApi: 'api.sock' }), '/work/api.sock');
+  assert.equal(socket({ workloadApi: 'off' }), null);
 });

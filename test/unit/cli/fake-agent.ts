@@ -72,7 +72,13 @@ export function enrollingAnswers(): Answers {
     'GET /ready': () => ({ status: 200, body: { ready: true, waitingFor: [] } }),
     'POST /v1/workloads': () => ({
       status: 201,
-      body: { name: 'cart-1', namespace: 'shop', identity: 'spiffe://cluster.local/ns/shop/sa/cart', mode: 'permissive' },
+      body: {
+        name: 'cart-1',
+        namespace: 'shop',
+        identity: 'spiffe://cluster.local/ns/shop/sa/cart',
+        mode: 'permissive',
+        workloadApiSocket: null,
+      },
     }),
     'DELETE /v1/workloads/shop/cart-1': () => ({ status: 204, body: null }),
   };

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { AdminServer, type AdminSource } from '../../../src/agent/admin-server.ts';
-import { createLog } from '../../../src/agent/log.ts';
+import { createLog } from '../../../src/log/log.ts';
 import { AdminClient } from '../../../src/cli/admin-client.ts';
 import { runCli } from '../../../src/cli/program.ts';
 import { loadPolicies } from '../../../src/cli/policy/policy-files.ts';

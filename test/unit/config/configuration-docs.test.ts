@@ -35,7 +35,7 @@ describe('docs/examples', () => {
   it('are together one working directory, with every kind', async () => {
     await using directory = await ConfigDirectory.open(EXAMPLES, { onChange: () => undefined });
     assert.deepEqual(directory.problems, []);
-    assert.deepEqual(new Set(directory.resources.map(({ kind }) => kind)), new Set(KINDS.map(({ kind }) => kind)));
+    assert.deepEqual(new Set(directory.resources.map(({ kind }) => kind)), new Set(KINDS.map(({ kind, readAs }) => readAs ?? kind)));
     const { snapshot, warnings } = buildSnapshot(directory.resources, {
       nodeName: 'node-b',
       trustDomain: 'cluster.local',
@@ -84,7 +84,7 @@ describe('docs/configuration.md', () => {
       assert.deepEqual(problems, []);
       return resources.map(({ kind }) => kind);
     });
-    assert.deepEqual(new Set(kinds), new Set(KINDS.map(({ kind }) => kind)));
+    assert.deepEqual(new Set(kinds), new Set(KINDS.map(({ kind, readAs }) => readAs ?? kind)));
   });
 
   it('names every field that is read, refused by name, or accepted and not used', () => {

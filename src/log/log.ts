@@ -4,7 +4,7 @@ export type { Logger } from 'pino';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 
-/** The agent's own log: JSON lines on standard error, so that standard output can carry the access log. */
+/** The log of a process: JSON lines on standard error, so that standard output can carry the access log. */
 export function createLog(level: string, destination: DestinationStream = pino.destination(2)): Logger {
   return pino(
     {

@@ -1,0 +1,386 @@
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import net, { type AddressInfo, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import tls, { type SecureContext, type TLSSocket } from 'node:tls';
+import { Worker } from 'node:worker_threads';
+import { Authority } from '../certs/authority/authority.ts';
+import { certifiedKey } from '../certs/svid/certified-key.ts';
+import { SvidVerifier } from '../certs/svid/peer-verifier.ts';
+import { SvidManager } from '../certs/svid/svid-manager.ts';
+import { withPemKey } from '../certs/svid/private-key.ts';
+import { SvidTlsContexts, TLS_SUITES } from '../certs/svid/tls-contexts.ts';
+import { Handshake, type HandshakeOwner } from '../proxy/tunnel/handshake.ts';
+import { peerChain } from '../src/model/peer-certificates.ts';
+import { TunnelClient, tunnelTlsOptions } from '../proxy/tunnel/tunnel-client.ts';
+import { TunnelServer } from '../proxy/tunnel/tunnel-server.ts';
+import { IdentityDistribution } from '../src/agent/identity-distribution.ts';
+import type { PeerVerifier } from '../src/model/data-plane.ts';
+import { median } from './report.ts';
+
+const TRUST_DOMAIN = 'bench.example';
+const CLIENT = `spiffe://${TRUST_DOMAIN}/ns/bench/sa/client`;
+const SERVER = `spiffe://${TRUST_DOMAIN}/ns/bench/sa/server`;
+const BATCH = 200;
+const CONCURRENCY = 4;
+
+/** One way to make handshakes; medians over the rounds. */
+export interface HandshakeFigure {
+  readonly name: string;
+  readonly per_second: number;
+  readonly p50_us: number;
+  readonly p99_us: number;
+  /** Both ends together. */
+  readonly cpu_us: number;
+  /** Handshakes per second over those of node:tls in the same round; median of the rounds. */
+  readonly ratio: number;
+}
+
+export interface IssueFigure {
+  readonly svids: number;
+  readonly per_second: number;
+  /** The event loop of a worker that relays at the same time: its longest stall, and that of an equal time without issuing. */
+  readonly worker_stall_max_ms: number;
+  readonly worker_stall_max_idle_ms: number;
+  readonly worker_stall_p99_ms: number;
+  readonly worker_echoes_per_second: number;
+}
+
+/** What `npm run bench -- --scenario identity` prints. */
+export interface IdentityReport {
+  readonly scenario: 'identity';
+  readonly handshakes: readonly HandshakeFigure[];
+  readonly issue: IssueFigure;
+}
+
+export interface IdentityOptions {
+  readonly rounds: number;
+  readonly svids: number;
+  readonly progress: (line: string) => void;
+}
+
+/** Full and resumed mTLS handshakes beside bare node:tls, and SVIDs issued beside a busy worker. */
+export async function measureIdentity(options: IdentityOptions): Promise<IdentityReport> {
+  const home = await mkdtemp(join(tmpdir(), 'weft-bench-identity-'));
+  try {
+    const authority = await Authority.open({ directory: home, trustDomain: TRUST_DOMAIN, nodeName: 'bench' });
+    const handshakes = await measureHandshakes(authority, options);
+    const issue = await measureIssue(authority, options);
+    return { scenario: 'identity', handshakes, issue };
+  } finally {
+    await rm(home, { recursive: true });
+  }
+}
+
+function managerOf(authority: Authority, concurrency?: number): SvidManager {
+  const manager = new SvidManager({
+    obtain: (wanted, ttl) =>
+      certifiedKey(
+        wanted,
+        ttl,
+        async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+      ),
+    ...(concurrency === undefined ? {} : { concurrency }),
+  });
+  manager.setBundles(authority.trust(), []);
+  return manager;
+}
+
+/** Makes one handshake and ends the connection; resolves when both ends have verified each other. */
+interface Contender {
+  readonly name: string;
+  /** The contender of node:tls that it is compared with. */
+  readonly beside: string;
+  shake(): Promise<void>;
+  close(): void;
+}
+
+interface Round {
+  readonly perSecond: number;
+  readonly cpu: number;
+  readonly latencies: readonly number[];
+}
+
+async function measureHandshakes(authority: Authority, { rounds, progress }: IdentityOptions): Promise<HandshakeFigure[]> {
+  using manager = managerOf(authority);
+  for (const identity of [CLIENT, SERVER]) {
+    manager.ensure(identity);
+    await manager.wait(identity, 5000);
+  }
+  using contexts = new SvidTlsContexts(manager);
+  const contenders = [
+    await bare(manager, false),
+    await handshake('weft', contexts, new SvidVerifier(manager)),
+    await handshake('weft, peers unknown', contexts, new SvidVerifier(manager, { cacheSize: 0 })),
+    await tunnel('weft, whole tunnel', contexts, new SvidVerifier(manager)),
+    await bare(manager, true),
+  ];
+  const results = new Map<string, Round[]>(contenders.map(({ name }) => [name, []]));
+  for (const contender of contenders) await batch(contender);
+  for (let round = 0; round < rounds; round++) {
+    progress(`handshakes, round ${round + 1} of ${rounds}`);
+    // Each goes first in turn: what comes later in a round finds another machine.
+    for (let i = 0; i < contenders.length; i++) {
+      const contender = contenders[(i + round) % contenders.length] as Contender;
+      results.get(contender.name)?.push(await batch(contender));
+    }
+  }
+  for (const contender of contenders) contender.close();
+  return contenders.map(({ name, beside }) => {
+    const own = results.get(name) as Round[];
+    const base = results.get(beside) as Round[];
+    const latencies = own.flatMap((round) => round.latencies).toSorted((a, b) => a - b);
+    return {
+      name,
+      per_second: Math.round(median(own.map((round) => round.perSecond))),
+      p50_us: Math.round(latencies[latencies.length >> 1] as number),
+      p99_us: Math.round(latencies[Math.floor(latencies.length * 0.99)] as number),
+      cpu_us: Math.round(median(own.map((round) => round.cpu))),
+      ratio: Number(median(own.map((round, i) => round.perSecond / (base[i] as Round).perSecond)).toFixed(3)),
+    };
+  });
+}
+
+async function batch(contender: Contender): Promise<Round> {
+  const latencies: number[] = [];
+  const cpu = process.cpuUsage();
+  const started = performance.now();
+  let left = BATCH;
+  const lane = async (): Promise<void> => {
+    while (left-- > 0) {
+      const from = performance.now();
+      await contender.shake();
+      latencies.push((performance.now() - from) * 1000);
+    }
+  };
+  await Promise.all(Array.from({ length: CONCURRENCY }, lane));
+  const seconds = (performance.now() - started) / 1000;
+  const { user, system } = process.cpuUsage(cpu);
+  return { perSecond: BATCH / seconds, cpu: (user + system) / BATCH, latencies };
+}
+
+function contextOf(contexts: SvidTlsContexts, identity: string): SecureContext {
+  const context = contexts.context(identity);
+  if (context === null) throw new Error(`no SVID for ${identity}`);
+  return context;
+}
+
+async function listen(server: Server): Promise<number> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return (server.address() as AddressInfo).port;
+}
+
+/** The same certificates and settings with the roots that OpenSSL is to check with. */
+function bareContext(manager: SvidManager, identity: string): SecureContext {
+  const svid = manager.current(identity);
+  const bundle = manager.bundle(TRUST_DOMAIN);
+  if (svid === null || bundle === null) throw new Error(`no SVID for ${identity}`);
+  return withPemKey(svid.privateKey, (key) =>
+    tls.createSecureContext({
+      key,
+      cert: svid.certificateChain,
+      ca: bundle.roots,
+      minVersion: 'TLSv1.3',
+      maxVersion: 'TLSv1.3',
+      ciphers: TLS_SUITES,
+      sessionIdContext: 'bench',
+    }),
+  );
+}
+
+/** Node's own client and server, OpenSSL's check of the chain on both sides. */
+async function bare(manager: SvidManager, resume: boolean): Promise<Contender> {
+  const name = resume ? 'node:tls, resumed' : 'node:tls';
+  const secured: ((socket: TLSSocket) => void)[] = [];
+  const [near, context] = [CLIENT, SERVER].map((identity) => bareContext(manager, identity)) as [SecureContext, SecureContext];
+  const server = net.createServer((socket) => {
+    const secure = new tls.TLSSocket(socket, {
+      isServer: true,
+      secureContext: context,
+      requestCert: true,
+      rejectUnauthorized: true,
+      ALPNProtocols: ['h2'],
+    });
+    secure.on('error', () => {});
+    secure.once('secure', () => secured.shift()?.(secure));
+    secure.resume();
+  });
+  const port = await listen(server);
+  // A stateless ticket may be shown as often as one likes.
+  let session: Buffer | undefined;
+  return {
+    name,
+    beside: name,
+    async shake() {
+      const server = Promise.withResolvers<TLSSocket>();
+      secured.push(server.resolve);
+      const socket = tls.connect({
+        host: '127.0.0.1',
+        port,
+        secureContext: near,
+        ALPNProtocols: ['h2'],
+        minVersion: 'TLSv1.3',
+        checkServerIdentity: () => undefined,
+        ...(session === undefined ? {} : { session }),
+      });
+      const resumes = session !== undefined;
+      const ticket = resume && !resumes ? once(socket, 'session') : null;
+      socket.resume();
+      const [far] = await Promise.all([server.promise, once(socket, 'secureConnect')]);
+      if (!socket.authorized) throw new Error(`not authorised: ${socket.authorizationError}`);
+      if (resumes && !socket.isSessionReused()) throw new Error('not resumed');
+      if (ticket !== null) [session] = (await ticket) as [Buffer];
+      socket.destroy();
+      far.destroy();
+    },
+    close: () => server.close(),
+  };
+}
+
+/** The handshake of a tunnel by itself: its accepting end, its options for the dialling end, and both ends' check of the chain from the DER. */
+async function handshake(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier): Promise<Contender> {
+  const secured: ((socket: TLSSocket) => void)[] = [];
+  const owner: HandshakeOwner = {
+    context: () => contexts.context(SERVER),
+    onStarted() {},
+    onFailed: (_, reason, error) => console.error(reason, error),
+    onSecure: (_, secure) => {
+      verifier.verify(peerChain(secure));
+      secured.shift()?.(secure);
+    },
+  };
+  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => new Handshake(socket, owner, 10_000));
+  const port = await listen(server);
+  return {
+    name,
+    beside: 'node:tls',
+    async shake() {
+      const verified = Promise.withResolvers<TLSSocket>();
+      secured.push(verified.resolve);
+      const socket = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true });
+      await once(socket, 'connect');
+      const secure = tls.connect(tunnelTlsOptions(socket, contextOf(contexts, CLIENT)));
+      const [far] = await Promise.all([verified.promise, once(secure, 'secureConnect')]);
+      if (verifier.verify(peerChain(secure)).text !== SERVER) throw new Error('another peer');
+      secure.destroy();
+      far.destroy();
+    },
+    close: () => server.close(),
+  };
+}
+
+/** A tunnel's client and server: the handshake, and HTTP/2 on it. */
+async function tunnel(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier): Promise<Contender> {
+  const opened: (() => void)[] = [];
+  const far = new TunnelServer({
+    contexts,
+    identity: SERVER,
+    verifier,
+    onConnect: (_, responder) => responder.refuse(503),
+    onOpened: () => opened.shift()?.(),
+  });
+  const accepted: Socket[] = [];
+  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+    accepted.push(socket);
+    far.accept(socket);
+  });
+  const port = await listen(server);
+  return {
+    name,
+    beside: 'node:tls',
+    async shake() {
+      const verified = Promise.withResolvers<void>();
+      opened.push(verified.resolve);
+      const near = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true });
+      const client = new TunnelClient({
+        dialer: { dial: () => near },
+        verifier,
+        context: contextOf(contexts, CLIENT),
+        sourceWorkloadId: 1,
+        destinationAddress: '127.0.0.1',
+        port,
+        expectedIdentities: [SERVER],
+      });
+      await Promise.all([verified.promise, client.ready]);
+      // As abruptly as the other contender: what is measured is the handshake.
+      near.destroy();
+      accepted.shift()?.destroy();
+    },
+    close() {
+      server.close();
+      far.dispose();
+    },
+  };
+}
+
+async function measureIssue(authority: Authority, { svids, progress }: IdentityOptions): Promise<IssueFigure> {
+  progress(`issuing ${svids} SVIDs`);
+  const worker = new Worker(new URL('./identity-worker.ts', import.meta.url));
+  await once(worker, 'message');
+  const answers = new Map<number, () => void>();
+  const report = Promise.withResolvers<{ max_ms: number; p99_ms: number; echoes: number }>();
+  let reported = report;
+  worker.on('message', (message) => {
+    if (message.type === 'done') {
+      answers.get(message.request)?.();
+      answers.delete(message.request);
+    } else reported.resolve(message);
+  });
+  const measured = (): Promise<{ max_ms: number; p99_ms: number; echoes: number }> => {
+    reported = Promise.withResolvers();
+    worker.postMessage({ type: 'report' });
+    return reported.promise;
+  };
+  using manager = managerOf(authority);
+  let request = 0;
+  using distribution = new IdentityDistribution({
+    source: manager,
+    workers: {
+      size: 1,
+      request: (_, body) =>
+        new Promise<void>((resolve) => {
+          answers.set(++request, resolve);
+          worker.postMessage({ ...body, request });
+        }),
+    },
+    onAcknowledged: (version) => manager.wipe(version),
+  });
+  distribution.started(0);
+  const identity = (n: number): string => `spiffe://${TRUST_DOMAIN}/ns/bench/sa/workload-${n}`;
+  // What the machine does by itself, and then what it does while SVIDs are issued.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  worker.postMessage({ type: 'reset' });
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  const idle = await measured();
+  worker.postMessage({ type: 'reset' });
+  const started = performance.now();
+  for (let n = 0; n < svids; n++) manager.ensure(identity(n));
+  await Promise.all(Array.from({ length: svids }, (_, n) => manager.wait(identity(n), 120_000)));
+  const seconds = (performance.now() - started) / 1000;
+  const busy = await measured();
+  await worker.terminate();
+  return {
+    svids,
+    per_second: Math.round(svids / seconds),
+    worker_stall_max_ms: Number(busy.max_ms.toFixed(1)),
+    worker_stall_max_idle_ms: Number(idle.max_ms.toFixed(1)),
+    worker_stall_p99_ms: Number(busy.p99_ms.toFixed(1)),
+    worker_echoes_per_second: Math.round(busy.echoes / seconds),
+  };
+}
+
+/** The report for people. */
+export function identityTable({ handshakes, issue }: IdentityReport): string {
+  const lines = handshakes.map(
+    ({ name, per_second, ratio, p50_us, p99_us, cpu_us }) =>
+      `${name.padEnd(22)}${String(per_second).padStart(12)}${ratio.toFixed(2).padStart(14)}${String(p50_us).padStart(10)}${String(p99_us).padStart(10)}${String(cpu_us).padStart(18)}`,
+  );
+  return [
+    `${''.padEnd(22)}handshakes/s   of node:tls    p50 us    p99 us  CPU us/handshake`,
+    ...lines,
+    '',
+    `${issue.svids} SVIDs: ${issue.per_second} a second; a relaying worker's loop stood ${issue.worker_stall_max_ms} ms at most (p99 ${issue.worker_stall_p99_ms} ms; without issuing ${issue.worker_stall_max_idle_ms} ms)`,
+  ].join('\n');
+}

@@ -1,0 +1,83 @@
+import { X509Certificate } from 'node:crypto';
+import { errorText } from '../../src/model/errors.ts';
+import { IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
+import { DerReader, TAG } from '../x509/der-reader.ts';
+import { toPem } from '../x509/pem.ts';
+import type { X509SvidResponse } from './messages.ts';
+
+/** An X.509-SVID as a Workload API gave it, taken apart. */
+export interface ReceivedSvid {
+  readonly id: string;
+  /** DER, leaf first. */
+  readonly chain: readonly Uint8Array[];
+  /** PKCS#8, DER. */
+  readonly privateKey: Uint8Array;
+  /** Roots of its trust domain, DER. */
+  readonly bundle: readonly Uint8Array[];
+  /** Trust domain to roots, DER. */
+  readonly federated: ReadonlyMap<string, readonly Uint8Array[]>;
+  /** Milliseconds since the epoch. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** Hexadecimal. */
+  readonly serial: string;
+}
+
+/**
+ * The default identity of a response (SPIFFE_Workload_API.md section 5.2.1): the first.
+ * @throws IdentityError WEFT_IDENTITY_WORKLOAD_API when a mandatory field is missing or cannot be read
+ */
+export function defaultSvid({ svids, federatedBundles }: X509SvidResponse): ReceivedSvid {
+  const [svid] = svids;
+  if (svid === undefined) throw unusable('it has no SVID');
+  try {
+    const { text } = parseSpiffeId(svid.spiffeId);
+    const chain = splitCertificates(svid.x509Svid);
+    const bundle = splitCertificates(svid.bundle);
+    const [leaf] = chain;
+    if (leaf === undefined || bundle.length === 0 || svid.x509SvidKey.length === 0) throw unusable('a mandatory field is empty');
+    const certificate = new X509Certificate(leaf);
+    const federated = new Map(
+      [...federatedBundles].map(([id, roots]) => [parseSpiffeId(id).trustDomain, splitCertificates(roots)] as const),
+    );
+    return {
+      id: text,
+      chain,
+      privateKey: svid.x509SvidKey,
+      bundle,
+      federated,
+      notBefore: certificate.validFromDate.getTime(),
+      notAfter: certificate.validToDate.getTime(),
+      serial: certificate.serialNumber.toLowerCase(),
+    };
+  } catch (error) {
+    throw error instanceof IdentityError && error.code === 'WEFT_IDENTITY_WORKLOAD_API' ? error : unusable(errorText(error), error);
+  }
+}
+
+/** Certificates that stand one after the other without anything between. @throws DerError */
+export function splitCertificates(der: Uint8Array): Uint8Array[] {
+  const certificates: Uint8Array[] = [];
+  const reader = new DerReader(der);
+  while (!reader.atEnd) {
+    const start = reader.position;
+    reader.enter(TAG.sequence, 'a certificate');
+    certificates.push(der.slice(start, reader.position));
+  }
+  return certificates;
+}
+
+export function certificatesPem(certificates: readonly Uint8Array[]): string {
+  return certificates.map((der) => toPem('CERTIFICATE', der)).join('');
+}
+
+export function privateKeyPem({ privateKey }: Pick<ReceivedSvid, 'privateKey'>): string {
+  return toPem('PRIVATE KEY', privateKey);
+}
+
+function unusable(why: string, cause?: unknown): IdentityError {
+  return new IdentityError('WEFT_IDENTITY_WORKLOAD_API', `the answer of the Workload API cannot be used: ${why}`, {
+    nextStep: 'see what serves on the socket, and its log',
+    cause,
+  });
+}

@@ -1,0 +1,87 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Authority } from '../../certs/authority/authority.ts';
+import { publication } from '../../certs/bundle/publication.ts';
+import type { IdentityProvider } from '../../certs/identity-provider.ts';
+import { AuthorityProvider } from '../../certs/issuance/authority-provider.ts';
+import { authoritySource } from '../../certs/issuance/authority-source.ts';
+import { IssuanceServer } from '../../certs/issuance/issuance-server.ts';
+import { NodeRegister } from '../../certs/issuance/node-register.ts';
+import { RemoteProvider } from '../../certs/issuance/remote-provider.ts';
+import { readPrivateFile } from '../../certs/private-file.ts';
+import { SpireProvider } from '../../certs/spire/spire-provider.ts';
+import type { WorkloadProcesses } from '../../certs/spire/workload-processes.ts';
+import { serveAuthoritySocket } from '../admin/authority-routes.ts';
+import type { Logger } from '../log/log.ts';
+import type { Placements } from '../model/placements.ts';
+import { AgentError } from './agent-error.ts';
+import type { AgentOptions } from './agent-options.ts';
+
+export interface IdentityProviderParts {
+  /** Which identities other nodes may have, when this agent issues for them. */
+  readonly placements: Placements;
+  /** The processes of the local workloads: SPIRE's Broker API wants to know. */
+  readonly processes: WorkloadProcesses;
+  readonly log: Logger;
+  /** Owns what is opened. */
+  readonly owner: AsyncDisposableStack;
+}
+
+/**
+ * Opens what this node gets its identities from. When that is an authority of its own, also the authority's socket, and the issuance service
+ * for other nodes if asked for.
+ * @throws WeftError why there is none, with the next step
+ */
+export async function openIdentityProvider(options: AgentOptions, parts: IdentityProviderParts): Promise<IdentityProvider> {
+  const { certificateAuthority: chosen, nodeName, trustDomain, stateDirectory } = options;
+  const { owner, log, processes } = parts;
+  if (chosen.kind === 'spire') {
+    const { socketPath, broker } = chosen;
+    return owner.use(new SpireProvider({ trustDomain, socketPath, broker: broker === null ? null : { ...broker, processes } }));
+  }
+  if (chosen.kind === 'remote') {
+    const { server, tokenFile } = chosen;
+    const directory = join(stateDirectory, 'node');
+    return owner.use(await RemoteProvider.open({ server, trustDomain, nodeName, stateDirectory: directory, tokenFile, log }));
+  }
+  const authority = owner.use(await openAuthority(options, chosen));
+  await serveAuthority(authority, options, chosen, parts);
+  const from = chosen.kind === 'directory' ? chosen.directory : chosen.certificateFile;
+  return owner.use(new AuthorityProvider({ authority, nodeName, from }));
+}
+
+type OwnAuthority = Extract<AgentOptions['certificateAuthority'], { readonly kind: 'directory' | 'given' }>;
+
+async function openAuthority({ trustDomain, nodeName, bundleEndpoint }: AgentOptions, chosen: OwnAuthority): Promise<Authority> {
+  const { passphraseFile } = chosen;
+  if (chosen.kind === 'directory') {
+    const passphrase = passphraseFile === null ? null : () => readPassphrase(passphraseFile);
+    return Authority.open({ directory: chosen.directory, trustDomain, nodeName, passphrase, ...publication(bundleEndpoint) });
+  }
+  const key = await readPrivateFile(chosen.keyFile);
+  if (key === null) {
+    throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no key file ${chosen.keyFile}`, { nextStep: 'correct --ca-key' });
+  }
+  const passphrase = passphraseFile === null ? {} : { passphrase: await readPassphrase(passphraseFile) };
+  return Authority.given({ certificate: readFileSync(chosen.certificateFile, 'utf8'), key, ...passphrase, trustDomain, nodeName });
+}
+
+/** The first line. */
+async function readPassphrase(path: string): Promise<string> {
+  const text = await readPrivateFile(path);
+  if (text !== null) return text.split(/\r?\n/, 1)[0] as string;
+  throw new AgentError('WEFT_AGENT_AUTHORITY', `there is no file ${path}`, { nextStep: 'correct --ca-passphrase-file' });
+}
+
+async function serveAuthority(
+  authority: Authority,
+  { issuance, runDirectory }: AgentOptions,
+  chosen: OwnAuthority,
+  { placements, log, owner }: IdentityProviderParts,
+): Promise<void> {
+  const nodes = await NodeRegister.open(chosen.kind === 'directory' ? join(chosen.directory, 'joined') : null);
+  owner.use(await serveAuthoritySocket(authoritySource(authority, nodes), runDirectory, log));
+  if (issuance === null) return;
+  const server = owner.use(await IssuanceServer.start({ authority, nodes, placements, listen: issuance.listen, dns: issuance.names, log }));
+  log.info({ port: server.port }, 'other nodes get their identities here');
+}
