@@ -11,7 +11,7 @@ import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
-import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
+import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { toPem } from '../x509/pem.ts';
 import { type AuthorityAddress, dialAuthority, unknownAuthority, verifyAuthority } from './authority-dial.ts';
@@ -142,6 +142,10 @@ export class RemoteProvider implements IdentityProvider {
   async jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
     const minted = await this.#connected().unary(MINT_JWT_SVID, { identity, audience }, { timeoutMs: CALL_TIMEOUT_MS });
     return { identity, token: minted.token, issuedAt: Number(minted.issuedAt), expiresAt: Number(minted.expiresAt) };
+  }
+
+  standing(): SvidStanding {
+    return 'current';
   }
 
   trust(): TrustState | null {

@@ -5,6 +5,7 @@ import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
+import type { SvidStanding } from '../identity-provider.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
 import type { BundleSource, VersionedIdentitySource } from './identity-source.ts';
 import { checkRoots, SvidVerifier } from './peer-verifier.ts';
@@ -195,6 +196,18 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
    */
   renewNow(which: (svid: SvidMaterial) => boolean, spreadMs = 0): void {
     for (const entry of this.#entries.values()) if (entry.svid !== null && which(entry.svid)) this.#renew(entry, spreadMs);
+    this.#pump();
+  }
+
+  /** Asks anew for what the provider replaced, and gives up at once what it took back. */
+  review(standing: (svid: SvidMaterial) => SvidStanding): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.svid === null) continue;
+      const now = standing(entry.svid);
+      if (now === 'current') continue;
+      if (now === 'withdrawn') this.#drop(entry);
+      this.#renew(entry, 0);
+    }
     this.#pump();
   }
 
