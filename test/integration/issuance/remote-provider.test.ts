@@ -120,6 +120,13 @@ describe('a node that gets its identities from another host', () => {
     const kept = (): string => readFileSync(join(world.directory, 'node-b/node.json'), 'utf8');
     const first = JSON.parse(kept()) as { certificateChain: string };
     await until('it has another', () => (JSON.parse(kept()) as { certificateChain: string }).certificateChain !== first.certificateChain);
+    // The first one would be good for two seconds more.
+    const changedOver = Promise.withResolvers<void>();
+    const stop = provider.onChange(() => changedOver.resolve());
+    const renewedAt = performance.now();
+    await changedOver.promise;
+    stop();
+    assert.ok(performance.now() - renewedAt < 1_000);
     // Past the end of the first one.
     await new Promise((resolve) => setTimeout(resolve, 4_000));
     await until('it is connected', () => connected(provider));
