@@ -46,7 +46,10 @@ export function peerProcess(socket: Socket, options: PeerCredentialsOptions = {}
     if (error instanceof KernelError) throw error;
     throw unknown(`process ${pid} has exited`, error);
   }
-  return new WatchedProcess(pid, uid, gid, pidfd);
+  // Newer kernels give a pidfd of a process that is gone.
+  if (isProcessAlive(pidfd.fd)) return new WatchedProcess(pid, uid, gid, pidfd);
+  pidfd.close();
+  throw unknown(`process ${pid} has exited`);
 }
 
 class WatchedProcess implements PeerProcess {
@@ -90,7 +93,7 @@ class WatchedProcess implements PeerProcess {
 function pidfdOfOlderThan(pid: number, seconds: number): OwnedFd {
   const pidfd = pidfdOpen(pid);
   try {
-    if (startOf(pid) <= seconds && isProcessAlive(pidfd.fd)) return pidfd;
+    if (startOf(pid) <= seconds) return pidfd;
   } catch (error) {
     pidfd.close();
     throw error;

@@ -145,8 +145,38 @@ install_linter() {
   touch node_modules/.package-lock.json
 }
 
+# The toolchain that the conformance clients are built with. Debian 12's own is too old to read their go.mod, but can fetch a newer one as a module.
+GO_VERSION=1.26.8
+go_current() {
+  for go in node_modules/.cache/weft/go/bin/go go; do
+    version=$($go env GOVERSION 2>/dev/null) || continue
+    case $version in go1.2[5-9]* | go1.[3-9][0-9]*) return 0 ;; esac
+  done
+  return 1
+}
+
+install_go() {
+  go_current && return
+  present go || install_packages " golang-go"
+  go_current && return
+  case $(uname -m) in aarch64) architecture=arm64 ;; *) architecture=amd64 ;; esac
+  say "fetching Go $GO_VERSION"
+  module=golang.org/toolchain@v0.0.1-go$GO_VERSION.linux-$architecture
+  directory=$(cd / && GOFLAGS=-mod=mod go mod download -json "$module" </dev/null | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$/\1/p')
+  [ -n "$directory" ] || fail "the Go module proxy gave no toolchain: install Go 1.25 or later"
+  # Modules come without their executable bits.
+  chmod -R u+w "$directory"
+  chmod +x "$directory"/bin/* "$directory"/pkg/tool/*/*
+  mkdir -p node_modules/.cache/weft
+  ln -sfn "$directory" node_modules/.cache/weft/go
+  go_current || fail "Go $GO_VERSION does not run on this machine"
+}
+
 check_machine
 missing=$(missing_packages)
 [ -z "$missing" ] || install_packages "$missing"
 install_npm_packages
-[ "$purpose" != test ] || install_linter
+if [ "$purpose" = test ]; then
+  install_linter
+  install_go
+fi

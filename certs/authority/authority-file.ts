@@ -2,7 +2,8 @@ import type { KeyObject } from 'node:crypto';
 import { errorText } from '../../src/model/errors.ts';
 import { parseStrictJson } from '../../src/jose/strict-json.ts';
 import { CertsError } from '../errors.ts';
-import { toPem } from '../x509/pem.ts';
+import { encryptPrivateKey } from '../x509/pbes2.ts';
+import { certificatesToPem, toPem } from '../x509/pem.ts';
 import { type AuthorityMaterial, materialFromPem, readPrivateKey } from './authority-material.ts';
 import {
   type AuthorityState,
@@ -31,18 +32,21 @@ export interface KeyProtection {
 }
 
 /** The private keys as text for the file. */
-export function storeKeys(material: AuthorityMaterial, jwtKey: KeyObject, protection: KeyProtection): StoredKeys {
+export async function storeKeys(material: AuthorityMaterial, jwtKey: KeyObject, protection: KeyProtection): Promise<StoredKeys> {
   return {
-    certificates: material.certificates.map((der) => toPem('CERTIFICATE', der)).join(''),
-    key: privateKeyPem(material.privateKey, protection.passphrase),
-    jwtKey: privateKeyPem(jwtKey, protection.passphrase),
+    certificates: certificatesToPem(material.certificates),
+    key: await privateKeyPem(material.privateKey, protection.passphrase),
+    jwtKey: await privateKeyPem(jwtKey, protection.passphrase),
   };
 }
 
 /** PKCS#8 PEM; with a passphrase encrypted by PBES2 with AES-256 (RFC 8018). */
-export function privateKeyPem(key: KeyObject, passphrase: string | null): string {
-  const encryption = passphrase === null ? {} : { cipher: 'aes-256-cbc', passphrase };
-  return key.export({ type: 'pkcs8', format: 'pem', ...encryption }).toString();
+export async function privateKeyPem(key: KeyObject, passphrase: string | null): Promise<string> {
+  const pkcs8 = key.export({ type: 'pkcs8', format: 'der' });
+  const pem =
+    passphrase === null ? toPem('PRIVATE KEY', pkcs8) : toPem('ENCRYPTED PRIVATE KEY', await encryptPrivateKey(pkcs8, passphrase));
+  pkcs8.fill(0);
+  return pem;
 }
 
 /** The text of a state file. */

@@ -3,6 +3,7 @@ import { promisify } from 'node:util';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain, parseSpiffeId } from '../../src/model/identity.ts';
 import { CertsError } from '../errors.ts';
+import { readKeyStore } from '../keystore/pkcs12.ts';
 import { authorityExtensions, distinguishedName, writeCertificate } from '../x509/certificate-writer.ts';
 import { type CertificateFields, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
@@ -50,6 +51,16 @@ const generate = promisify(generateKeyPair);
  */
 export function materialFromPem(pem: PemMaterial): AuthorityMaterial {
   return { certificates: certificatesFromPem(pem.certificate), privateKey: readPrivateKey(pem.key, pem.passphrase) };
+}
+
+/**
+ * Reads an authority from a PKCS#12 file with one key and its chain.
+ * @throws CertsError WEFT_CERTS_KEY_STORE, WEFT_CERTS_CA_INVALID
+ */
+export async function materialFromKeyStore(file: Uint8Array, password: string): Promise<AuthorityMaterial> {
+  const { privateKey, certificates } = await readKeyStore(file, password);
+  if (privateKey === null) throw invalid('there is no key in the PKCS#12 file');
+  return { certificates, privateKey };
 }
 
 /**

@@ -10,7 +10,9 @@ import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { JwtSvid } from '../identity-provider.ts';
+import { createKeyStore } from '../keystore/pkcs12.ts';
 import { readPrivateFile } from '../private-file.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
 import { type KeyProtection, privateKeyPem, readSigners, readState, storeKeys, writeState } from './authority-file.ts';
 import {
   type AuthorityMaterial,
@@ -44,7 +46,7 @@ import {
 import { AuthorityDirectory, AuthorityMemory, type AuthorityStore } from './authority-store.ts';
 import { type IssuedSvid, type IssueRequest, MAX_SVID_TTL_SECONDS } from './certificate-authority.ts';
 import type { IssueJwtRequest } from './jwt-signer.ts';
-import { JoinTokens } from './join-tokens.ts';
+import { JoinTokens, type TokenGrant } from './join-tokens.ts';
 import { checkNodeName, type NodeRecord, NodeRecords } from './node-records.ts';
 import {
   activateAnywayAt,
@@ -214,8 +216,9 @@ export class Authority implements AsyncDisposable {
     this.#nodes = new NodeRecords(directory === null ? null : join(directory, 'nodes'));
     this.tokens = new JoinTokens({
       directory: directory === null ? null : join(directory, 'tokens'),
-      now: () => this.#clock.now(),
+      now: () => this.#now(),
       roots: () => this.trust().bundle.x509Authorities,
+      onRedeemed: (grant) => this.#joined(grant),
     });
     this.#watcher = directory === null ? null : watchQuietly(directory, () => this.#wake());
     this.#schedule(0);
@@ -233,7 +236,7 @@ export class Authority implements AsyncDisposable {
     checkTrustDomain(trustDomain);
     checkNodeName(options.nodeName);
     const clock = options.clock ?? systemClock;
-    const now = (): number => clock.now();
+    const now = (): number => Math.floor(clock.now());
     const protection: KeyProtection = { passphrase: (await options.passphrase?.()) ?? null };
     if (protection.passphrase === '') {
       throw new CertsError('WEFT_CERTS_PASSPHRASE', 'the passphrase is empty', { nextStep: 'give one, or none at all' });
@@ -287,7 +290,7 @@ export class Authority implements AsyncDisposable {
    */
   static async given(options: GivenOptions): Promise<Authority> {
     const clock = options.clock ?? systemClock;
-    const now = (): number => clock.now();
+    const now = (): number => Math.floor(clock.now());
     const material = materialFromPem(options);
     checkValidNow(checkMaterial(material, options.trustDomain), now());
     const protection: KeyProtection = { passphrase: null };
@@ -327,7 +330,7 @@ export class Authority implements AsyncDisposable {
   async issueJwt(request: IssueJwtRequest): Promise<JwtSvid> {
     for (;;) {
       const slot = activeSlot(this.#state);
-      const now = this.#clock.now();
+      const now = this.#now();
       const expiresAt = slot.jwt.expiry(request, now, slot.x509.notAfter);
       if (expiresAt <= now) throw authorityExpired(slot.x509.notAfter);
       if (await this.#reserve(slot, expiresAt)) return slot.jwt.issue(request, now, expiresAt);
@@ -345,7 +348,7 @@ export class Authority implements AsyncDisposable {
 
   status(): AuthorityStatus {
     const { rotation, slots, revoked, sequence } = this.#state;
-    const now = this.#clock.now();
+    const now = this.#now();
     return {
       trustDomain: this.trustDomain,
       from: this.#from,
@@ -387,9 +390,9 @@ export class Authority implements AsyncDisposable {
       // Prepared alone, without a rotation: everything up to now must be acknowledged.
       const needed = state.rotation?.slot === id ? state.rotation.sequence : state.sequence;
       const missing =
-        slot.state === 'active' || options.force === true ? [] : awaitedNodes(this.#nodes.all(), needed, state.sequence, this.#clock.now());
+        slot.state === 'active' || options.force === true ? [] : awaitedNodes(this.#nodes.all(), needed, state.sequence, this.#now());
       if (missing.length > 0) throw notAcknowledged(missing);
-      return activate(state, id, this.#clock.now());
+      return activate(state, id, this.#now());
     });
   }
 
@@ -411,7 +414,7 @@ export class Authority implements AsyncDisposable {
 
   /** Removes old slots whose last SVID has expired. Happens by itself; this is for the impatient. */
   async prune(): Promise<void> {
-    await this.#update((state) => prune(state, this.#clock.now(), this.#times.pruneDelayMs));
+    await this.#update((state) => prune(state, this.#now(), this.#times.pruneDelayMs));
   }
 
   /**
@@ -436,7 +439,7 @@ export class Authority implements AsyncDisposable {
    * @throws CertsError WEFT_CERTS_NODE_NAME, WEFT_CERTS_TOO_MANY
    */
   nodeSeen(node: NodeNews): void {
-    const now = this.#clock.now();
+    const now = this.#now();
     const old = this.#nodes.get(node.name);
     const liveUntil = Math.max(node.svidExpiresAt ?? 0, now + this.#nodeLeaseMs);
     if (node.name === this.#nodeName) this.#ownNode = node;
@@ -447,9 +450,14 @@ export class Authority implements AsyncDisposable {
       old.liveUntil < now + this.#nodeLeaseMs / 2 ||
       old.liveUntil < (node.svidExpiresAt ?? 0);
     if (!stale) return;
-    this.#nodes.set({ name: checkNodeName(node.name), acknowledged: node.acknowledged, liveUntil }, now);
+    this.#nodes.set({ name: node.name, acknowledged: node.acknowledged, liveUntil, namespaces: old?.namespaces ?? [] }, now);
     this.#notifier.changed();
     this.#wake();
+  }
+
+  /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? By the token that the node joined with. */
+  mayRun(node: string, namespace: string): boolean {
+    return this.#nodes.get(node)?.namespaces.includes(namespace) ?? false;
   }
 
   /**
@@ -464,9 +472,19 @@ export class Authority implements AsyncDisposable {
    * A slot's signing key for a backup, encrypted: PKCS#8 PEM.
    * @throws CertsError WEFT_CERTS_SLOT, WEFT_CERTS_PASSPHRASE for an empty passphrase
    */
-  exportKey(id: string, passphrase: string): string {
+  async exportKey(id: string, passphrase: string): Promise<string> {
     if (passphrase === '') throw new CertsError('WEFT_CERTS_PASSPHRASE', 'the passphrase is empty', { nextStep: 'give one' });
     return privateKeyPem(readPrivateKey(findSlot(this.#state, id).stored.key, this.#protection.passphrase ?? undefined), passphrase);
+  }
+
+  /**
+   * A slot's signing key and chain for a backup: PKCS#12, under the name `weft`.
+   * @throws CertsError WEFT_CERTS_SLOT, WEFT_CERTS_KEY_STORE for an empty password
+   */
+  exportKeyStore(id: string, password: string): Promise<Uint8Array> {
+    const { stored } = findSlot(this.#state, id);
+    const privateKey = readPrivateKey(stored.key, this.#protection.passphrase ?? undefined).export({ type: 'pkcs8', format: 'der' });
+    return createKeyStore({ privateKey, certificates: certificatesFromPem(stored.certificates), password, friendlyName: 'weft' });
   }
 
   /** Stops timers and watching. The record of this process's own node ends: who starts again reads the state anew. */
@@ -482,13 +500,19 @@ export class Authority implements AsyncDisposable {
     await this.#nodes.settled();
   }
 
+  /** A node that joins is live from now on, so that a rotation that begins before its first acknowledgement waits for it. */
+  #joined({ node, namespaces }: TokenGrant): void {
+    const now = this.#now();
+    this.#nodes.set({ name: node, acknowledged: null, liveUntil: now + this.#nodeLeaseMs, namespaces }, now);
+  }
+
   async #newSlot(material: AuthorityMaterial | undefined): Promise<Slot> {
     if (!this.#rotates) {
       throw new CertsError('WEFT_CERTS_FIXED', 'the certificate authority was given by the operator and is not replaced by Weft', {
         nextStep: 'restart with another --ca-cert and --ca-key, or use --ca-dir and `weft ca import`',
       });
     }
-    const now = (): number => this.#clock.now();
+    const now = (): number => this.#now();
     const made = material ?? (await createMaterial(this.trustDomain, this.#rootTtlSeconds, now()));
     checkValidNow(checkMaterial(made, this.trustDomain), now());
     return newSlot(made, material === undefined ? 'created' : 'imported', 'prepared', this.trustDomain, this.#protection, now);
@@ -498,7 +522,7 @@ export class Authority implements AsyncDisposable {
   #startRotation(state: AuthorityState, slot: Slot, isGiven: boolean, automatic: Slot | null): AuthorityState {
     const ready = isGiven ? undefined : state.slots.find((one) => one.state === 'prepared' && !one.tainted);
     const next = ready === undefined ? prepare(state, slot) : state;
-    const now = this.#clock.now();
+    const now = this.#now();
     const rotation: Rotation = {
       phase: 'publishing',
       slot: (ready ?? slot).id,
@@ -515,7 +539,7 @@ export class Authority implements AsyncDisposable {
   async #reserve(slot: Slot, until: number): Promise<boolean> {
     const current = this.#state.slots.find((one) => one.id === slot.id);
     if (current?.state === 'active' && current.issuedUntil >= until) return true;
-    const spare = Math.min((until - this.#clock.now()) * RESERVE_SHARE, LONGEST_RESERVE_MS);
+    const spare = Math.min((until - this.#now()) * RESERVE_SHARE, LONGEST_RESERVE_MS);
     const reserved = Math.min(Math.ceil(until + Math.max(0, spare)), slot.x509.notAfter);
     let active = false;
     await this.#update((state) => {
@@ -538,7 +562,7 @@ export class Authority implements AsyncDisposable {
         const old = this.#state;
         let next = change(old);
         if (next === old) return;
-        const now = this.#clock.now();
+        const now = this.#now();
         if (!sameTrust(old, next)) next = { ...next, sequence: nextSequence(old.sequence, now) };
         if (await this.#store.replace(this.#number, writeState(next, now))) {
           this.#number++;
@@ -563,10 +587,15 @@ export class Authority implements AsyncDisposable {
       });
     }
     if (saved.number === this.#number) return;
-    const { state } = readState(saved.text, saved.path, this.trustDomain, this.#protection, this.#state.slots, () => this.#clock.now());
+    const { state } = readState(saved.text, saved.path, this.trustDomain, this.#protection, this.#state.slots, () => this.#now());
     this.#state = state;
     this.#number = saved.number;
     this.#changed();
+  }
+
+  /** Whole milliseconds, as the state file has them. */
+  #now(): number {
+    return Math.floor(this.#clock.now());
   }
 
   #exclusively<T>(work: () => Promise<T>): Promise<T> {
@@ -610,14 +639,14 @@ export class Authority implements AsyncDisposable {
     await this.#exclusively(() => this.#load());
     if (this.#ownNode !== null) this.nodeSeen(this.#ownNode);
     await this.#nodes.refresh();
-    if (needsSuccessor(this.#state, this.#clock.now())) {
+    if (needsSuccessor(this.#state, this.#now())) {
       const slot = await this.#newSlot(undefined);
       await this.#update((state) =>
-        needsSuccessor(state, this.#clock.now()) ? this.#startRotation(state, slot, false, activeSlot(state)) : state,
+        needsSuccessor(state, this.#now()) ? this.#startRotation(state, slot, false, activeSlot(state)) : state,
       );
     }
     for (;;) {
-      const now = this.#clock.now();
+      const now = this.#now();
       const step = nextStep(this.#state, this.#nodes.all(), now, this.#times);
       if (step.state === null) {
         const wait = step.wakeAt === null ? POLL_MS : Math.max(1, step.wakeAt - now);
@@ -654,7 +683,7 @@ async function newSlot(
   now: () => number,
 ): Promise<Slot> {
   const { privateKey: jwtKey } = await generate('ec', { namedCurve: 'prime256v1' });
-  const stored = storeKeys(material, jwtKey, protection);
+  const stored = await storeKeys(material, jwtKey, protection);
   return {
     id: newSlotId(),
     state,

@@ -26,6 +26,16 @@ export interface TokenGrant {
   readonly expiresAt: number;
 }
 
+export interface JoinTokensOptions {
+  /** Null: in memory. */
+  readonly directory: string | null;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** The roots of the trust domain now, DER. */
+  readonly roots: () => readonly Uint8Array[];
+  readonly onRedeemed: (grant: TokenGrant) => void;
+}
+
 /** A token as the joining node reads it. */
 export interface ParsedToken {
   /** The token as it is to be sent. A secret. */
@@ -78,13 +88,15 @@ export class JoinTokens {
   readonly #directory: string | null;
   readonly #now: () => number;
   readonly #roots: () => readonly Uint8Array[];
+  readonly #onRedeemed: (grant: TokenGrant) => void;
   /** Without a directory. */
   readonly #memory = new Map<string, string>();
 
-  constructor(options: { readonly directory: string | null; readonly now: () => number; readonly roots: () => readonly Uint8Array[] }) {
+  constructor(options: JoinTokensOptions) {
     this.#directory = options.directory;
     this.#now = options.now;
     this.#roots = options.roots;
+    this.#onRedeemed = options.onRedeemed;
   }
 
   /**
@@ -122,6 +134,7 @@ export class JoinTokens {
       throw tokenError('it has expired', 'make a new one: `weft ca token`');
     }
     if (!grant.reusable && !(await this.#remove(name))) throw unknown();
+    this.#onRedeemed(grant);
     return grant;
   }
 

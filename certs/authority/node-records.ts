@@ -11,11 +11,15 @@ export interface NodeRecord {
   readonly acknowledged: bigint | null;
   /** It counts until then, in milliseconds since the epoch: that long it may verify peers, and show SVIDs. */
   readonly liveUntil: number;
+  /** What its join token allowed: workloads of these namespaces that no configuration has (`weft run`) may get identities there. */
+  readonly namespaces: readonly string[];
 }
 
 const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$/;
 export const MAX_NODES = 10_000;
-const MAX_FILE_BYTES = 1024;
+/** A directory that changed within this may change again without showing it. */
+const COARSE_TIME_MS = 2000;
+const MAX_FILE_BYTES = 16 * 1024;
 
 /** @throws CertsError WEFT_CERTS_NODE_NAME: a name is a file name and a segment of a SPIFFE ID, so that it can be neither `..` nor a path */
 export function checkNodeName(name: string): string {
@@ -83,7 +87,8 @@ export class NodeRecords {
     }
     for (const name of this.#records.keys()) if (!found.has(name) && !this.#writes.has(name)) this.#records.delete(name);
     for (const [name, record] of found) if (!this.#writes.has(name)) this.#records.set(name, record);
-    this.#readAt = changedAt;
+    // A directory's time has the kernel's coarse ticks: what is written just after us may not change it.
+    this.#readAt = Date.now() - changedAt > COARSE_TIME_MS ? changedAt : -1;
   }
 
   /** After every write so far. */
@@ -119,7 +124,7 @@ export class NodeRecords {
     }
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const temporary = join(directory, `.${name}.${process.pid}.${randomBytes(6).toString('hex')}`);
-    const content = JSON.stringify({ acknowledged: record.acknowledged?.toString() ?? null, liveUntil: record.liveUntil });
+    const content = JSON.stringify({ ...record, acknowledged: record.acknowledged?.toString() ?? null });
     {
       await using file = await open(temporary, 'wx', 0o600);
       await file.writeFile(content);
@@ -134,10 +139,11 @@ export class NodeRecords {
         constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
       );
       if ((await file.stat()).size > MAX_FILE_BYTES) return null;
-      const { acknowledged, liveUntil } = JSON.parse(await readFile(file, 'utf8')) as { acknowledged: unknown; liveUntil: unknown };
+      const { acknowledged, liveUntil, namespaces } = JSON.parse(await readFile(file, 'utf8')) as Readonly<Record<string, unknown>>;
+      if (!Array.isArray(namespaces) || !namespaces.every((one) => typeof one === 'string')) return null;
       if (typeof liveUntil !== 'number' || !Number.isFinite(liveUntil)) return null;
       if (acknowledged !== null && (typeof acknowledged !== 'string' || !/^[0-9]{1,19}$/.test(acknowledged))) return null;
-      return { name, acknowledged: acknowledged === null ? null : BigInt(acknowledged), liveUntil };
+      return { name, acknowledged: acknowledged === null ? null : BigInt(acknowledged), liveUntil, namespaces };
     } catch {
       return null;
     }

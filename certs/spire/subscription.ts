@@ -14,7 +14,7 @@ export interface SubscriptionOptions<Message> {
   readonly open: (signal: AbortSignal) => AsyncIterable<Message>;
   /** Takes a message, which is the full state. Throws when it cannot be used: then the former state holds. */
   readonly onMessage: (message: Message) => void;
-  /** The server says that there is nothing for this caller (any more): the state is empty. */
+  /** The server says, and goes on saying, that there is nothing for this caller (any more): the state is empty. */
   readonly onDenied: () => void;
   /** After the problem changed. */
   readonly onProblem: () => void;
@@ -41,8 +41,11 @@ const REFUSED_MS = 5 * 60_000;
 /** A call that lasted this long was a good one: the next failure is the first of a row. */
 const GOOD_CALL_MS = 10_000;
 
-/** These say that the workload has no identity, or is not there: what was received for it is void (SPIFFE_Broker_API.md sections 4.9 and 5.2). */
-const DENIALS: ReadonlySet<number> = new Set([GRPC_STATUS.PERMISSION_DENIED, GRPC_STATUS.NOT_FOUND]);
+/**
+ * PermissionDenied says that there is no identity: what was received before is void (SPIFFE_Workload_API.md section 5.2.1). SPIRE also says so
+ * for a moment while it replaces SVIDs of a tainted authority, and it is "eventually consistent" by its standard: it must go on saying so.
+ */
+const DENIAL_GRACE_MS = 3_000;
 const REFUSALS: ReadonlySet<number> = new Set([GRPC_STATUS.INVALID_ARGUMENT, GRPC_STATUS.UNIMPLEMENTED]);
 
 /**
@@ -54,6 +57,8 @@ export class Subscription<Message> implements Disposable {
   #state: SubscriptionState = 'backoff';
   #problem: string | null = null;
   #failures = 0;
+  /** When the server began to deny that there is anything, in milliseconds since the epoch. */
+  #deniedSince: number | null = null;
   #call: AbortController | null = null;
   /** Of the state it is in: the limit of a silence, or the wait until the next call. */
   #cancelTimer: () => void = () => {};
@@ -109,6 +114,7 @@ export class Subscription<Message> implements Disposable {
 
   #take(message: Message): void {
     if (this.#state === 'connecting') this.#move('open');
+    this.#deniedSince = null;
     let problem: string | null = null;
     try {
       this.#options.onMessage(message);
@@ -132,12 +138,21 @@ export class Subscription<Message> implements Disposable {
     this.#move('backoff');
     this.#failures = lastedMs >= GOOD_CALL_MS ? 1 : this.#failures + 1;
     const status = error instanceof GrpcStatusError ? error.status : null;
-    if (status !== null && DENIALS.has(status)) this.#options.onDenied();
+    this.#noteDenial(status);
     const refused = status !== null && REFUSALS.has(status);
     const delay = refused ? REFUSED_MS : Math.min(BACKOFF_START_MS * 2 ** (this.#failures - 1), BACKOFF_CAP_MS);
     this.#cancelTimer = this.#options.clock.after(delay * (1 - this.#options.random() / 2), () => this.#connect());
     // A server that ends a call in peace restarts, or spreads its load: worth a word only if the next call fails too.
     if (error !== null || this.#failures > 1) this.#setProblem(error === null ? 'SPIRE ends every call at once' : callProblem(error));
+  }
+
+  #noteDenial(status: number | null): void {
+    // The workload itself is gone (SPIFFE_Broker_API.md section 4.9).
+    if (status === GRPC_STATUS.NOT_FOUND) this.#options.onDenied();
+    if (status !== GRPC_STATUS.PERMISSION_DENIED) return;
+    const now = this.#options.clock.now();
+    this.#deniedSince ??= now;
+    if (now - this.#deniedSince >= DENIAL_GRACE_MS) this.#options.onDenied();
   }
 
   #setProblem(problem: string | null): void {

@@ -19,6 +19,8 @@ const ALGORITHMS: ReadonlyMap<string, { readonly keyType: string; readonly hash:
   ['1.3.101.112', { keyType: 'ed25519', hash: null }],
 ]);
 
+const NULL_TAG = 0x05;
+
 interface ReadRequest {
   /** CertificationRequestInfo: what is signed. */
   readonly content: Uint8Array;
@@ -57,7 +59,11 @@ function readRequest(csr: Uint8Array): ReadRequest {
     const contentStart = request.position;
     const body = request.enter(TAG.sequence, 'certificationRequestInfo');
     const content = csr.subarray(contentStart, request.position);
-    const algorithm = request.enter(TAG.sequence, 'signatureAlgorithm').objectIdentifier('signatureAlgorithm');
+    const identifier = request.enter(TAG.sequence, 'signatureAlgorithm');
+    const algorithm = identifier.objectIdentifier('signatureAlgorithm');
+    // RFC 4055 section 5 has a NULL for RSA; the others have nothing there.
+    if (!identifier.atEnd) identifier.enter(NULL_TAG, 'the parameters of signatureAlgorithm').finish('NULL');
+    identifier.finish('signatureAlgorithm');
     const signature = request.bitString('signature');
     request.finish('the request');
 

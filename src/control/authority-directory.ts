@@ -37,5 +37,5 @@ export async function exportAuthority(
   await using authority = await Authority.open({ ...options, nodeName: NODE_NAME });
   const active = authority.status().slots.find(({ state }) => state === 'active');
   if (active === undefined) throw new Error('the authority has no active slot');
-  return { certificates: authority.chain(active.id), key: authority.exportKey(active.id, passphrase) };
+  return { certificates: authority.chain(active.id), key: await authority.exportKey(active.id, passphrase) };
 }

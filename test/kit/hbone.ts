@@ -40,7 +40,7 @@ export class LabAuthority {
     await using opened = await Authority.open({ directory, trustDomain: TRUST_DOMAIN, nodeName: 'test' });
     const [slot] = opened.status().slots;
     const certificate = opened.chain(slot?.id ?? '');
-    const privateKey = createPrivateKey({ key: opened.exportKey(slot?.id ?? '', 'test'), passphrase: 'test' });
+    const privateKey = createPrivateKey({ key: await opened.exportKey(slot?.id ?? '', 'test'), passphrase: 'test' });
     const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
     const authority = await CertificateAuthority.fromPem({ certificate, key, trustDomain: TRUST_DOMAIN });
     const root = new X509Certificate(certificate);

@@ -19,8 +19,8 @@ const TRUST_DOMAIN = 'world.test';
 
 /** A Workload API on a real socket, with a real authority, and workloads that are cgroups of this process's own. */
 export class WorkloadApiWorld implements WorkloadApiSource, AsyncDisposable {
-  readonly directory: string = mkdtempSync(join(tmpdir(), 'weft-workload-api-'));
-  readonly socket: string = join(this.directory, 'public', 'workload-api.sock');
+  readonly directory: string;
+  readonly socket: string;
   readonly logged: string[] = [];
   /** JWT-SVIDs that were signed. */
   signed = 0;
@@ -34,7 +34,9 @@ export class WorkloadApiWorld implements WorkloadApiSource, AsyncDisposable {
   readonly #authority: Authority;
   #api: RunningWorkloadApi | null = null;
 
-  private constructor(authority: Authority) {
+  private constructor(directory: string, authority: Authority) {
+    this.directory = directory;
+    this.socket = join(directory, 'public', 'workload-api.sock');
     this.#authority = authority;
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     this.#jwtKey = privateKey;
@@ -48,10 +50,9 @@ export class WorkloadApiWorld implements WorkloadApiSource, AsyncDisposable {
   }
 
   static async start(): Promise<WorkloadApiWorld> {
-    const directory = mkdtempSync(join(tmpdir(), 'weft-workload-api-ca-'));
+    const directory = mkdtempSync(join(tmpdir(), 'weft-workload-api-'));
     const authority = await Authority.open({ directory: join(directory, 'ca'), trustDomain: TRUST_DOMAIN, nodeName: 'world' });
-    rmSync(directory, { recursive: true });
-    const world = new WorkloadApiWorld(authority);
+    const world = new WorkloadApiWorld(directory, authority);
     world.#api = await startWorkloadApi({
       path: world.socket,
       source: world,
@@ -139,6 +140,7 @@ export class WorkloadApiWorld implements WorkloadApiSource, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#api?.[Symbol.asyncDispose]();
+    await this.#authority[Symbol.asyncDispose]();
     for (const path of this.#paths) removeCgroupTree(path);
     rmSync(this.directory, { recursive: true, force: true });
   }

@@ -3,8 +3,8 @@
  * pidfds, and mounting a BPF file system. Works in the main thread and in workers.
  */
 import { closeSync, existsSync, mkdirSync, openSync, statfsSync, statSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
 import type { Server, Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { LibbpfError } from './errors.ts';
 import { Errno, errnoName } from './errno.ts';
 import { addressOf, lastErrno, libc } from './ffi.ts';
@@ -61,7 +61,8 @@ const POLLIN = 1;
 const SYS_PIDFD_OPEN = 434n;
 const SYS_BPF: bigint | null = process.arch === 'x64' ? 321n : process.arch === 'arm64' || process.arch === 'riscv64' ? 280n : null;
 const BPF_FS_MAGIC = 0xcafe4a11;
-const SYSFS_MAGIC = 0x62656572;
+/** Where everybody's BPF file system is: sysfs has a directory for it. */
+const USUAL_MOUNT_POINT = '/sys/fs/bpf';
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 const SOCKET_ADDRESS_ROOM = 128;
 
@@ -320,25 +321,29 @@ const MS_NOEXEC = 8n;
  * Returns true if it mounted. Throws LIBBPF_SYSCALL.
  */
 export function mountBpfFilesystem(directory: string): boolean {
-  const ancestor = nearestAncestor(directory);
-  const belowSysfs = ancestor !== directory && statfsSync(ancestor).type === SYSFS_MAGIC;
-  if (belowSysfs) mountBpf(ancestor);
-  // Node's recursive mkdir would never return on sysfs, which answers ENOENT for a child of a directory that is there.
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  if (isBpfFilesystem(directory)) return belowSysfs;
+  const isBare = directory.startsWith(`${USUAL_MOUNT_POINT}/`) && existsSync(USUAL_MOUNT_POINT) && !isBpfFilesystem(USUAL_MOUNT_POINT);
+  if (isBare) mountBpf(USUAL_MOUNT_POINT);
+  makeDirectories(directory);
+  if (isBpfFilesystem(directory)) return isBare;
   mountBpf(directory);
   return true;
-}
-
-function nearestAncestor(directory: string): string {
-  let path = directory;
-  while (!existsSync(path)) path = dirname(path);
-  return path;
 }
 
 function mountBpf(directory: string): void {
   if (libc.mount('bpf', directory, 'bpf', MS_NOSUID | MS_NODEV | MS_NOEXEC, 'mode=0700') !== 0) {
     throw failed(`cannot mount a BPF file system on ${directory}`);
+  }
+}
+
+/** mkdirSync's own `recursive` never returns where a file system has no directories to make and says ENOENT, as sysfs does. */
+function makeDirectories(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectories(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    const { code, errno = 0 } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') throw new LibbpfError('LIBBPF_SYSCALL', `cannot make the directory ${path}`, { errno: -errno, cause: error });
   }
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -19,6 +19,7 @@ import {
   getsockopt,
   getsockoptBytes,
   isBpfFilesystem,
+  isProcessAlive,
   LibbpfError,
   listen,
   mountBpfFilesystem,
@@ -28,6 +29,7 @@ import {
   openOwnedFds,
   openSocketDescriptor,
   peerCredentials,
+  peerPidfd,
   pidfdOpen,
   SOCK_DGRAM,
   SOCK_STREAM,
@@ -173,6 +175,32 @@ test('the peer of a unix socket is known by process, user and group', async (t) 
   const credentials = peerCredentials(openSocketDescriptor(peer));
   assert.deepEqual(credentials, { pid: process.pid, uid: process.getuid?.(), gid: process.getgid?.() });
   client.destroy();
+});
+
+test('a BPF file system cannot be mounted below a file system without directories of ours, and that is said at once', () => {
+  assert.throws(() => mountBpfFilesystem('/sys/kernel/libbpf-ts/none'), { code: 'LIBBPF_SYSCALL' });
+});
+
+test('the peer of a unix socket can be held by a pidfd, which says when it has exited', async (t) => {
+  const path = join(tmpdir(), `${uniqueName()}.sock`);
+  const server = net.createServer();
+  t.after(() => server.close());
+  await listening(server, path);
+  const accepted = new Promise<net.Socket>((resolve) => server.once('connection', resolve));
+  const child = spawn('python3', [
+    '-c',
+    'import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()',
+    path,
+  ]);
+  const peer = await accepted;
+  using fd = peerPidfd(openSocketDescriptor(peer));
+  assert.ok(fd !== null, 'Linux before 6.5');
+  assert.match(readFileSync(`/proc/self/fdinfo/${fd.fd}`, 'utf8'), new RegExp(`Pid:\\s+${child.pid}`));
+  assert.equal(isProcessAlive(fd.fd), true);
+  child.kill('SIGKILL');
+  await new Promise((resolve) => child.once('exit', resolve));
+  assert.equal(isProcessAlive(fd.fd), false);
+  peer.destroy();
 });
 
 test('a pidfd refers to a running process, and there is none for a missing one', () => {

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ADMIN_SOCKET_NAME, DEFAULT_BPF_DIRECTORY, DEFAULT_RUN_DIRECTORY, DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
@@ -102,10 +102,11 @@ export async function uninstall(options: UninstallOptions, terminal: Terminal, u
   if (options.cgroupParent !== null) removeCgroups(options.cgroupParent, removed, left);
   if (options.purge) {
     attempt('the certificate authority', () => {
-      removeKnown(options.caDirectory, ['ca.pem'], removed);
+      for (const folder of ['nodes', 'tokens']) removeMatching(join(options.caDirectory, folder), /\.json$/, removed);
+      removeMatching(options.caDirectory, AUTHORITY_FILE, removed);
       removeKnown(options.stateDirectory, [], removed);
     });
-  } else if (existsSync(join(options.caDirectory, 'ca.pem'))) {
+  } else if (filesIn(options.caDirectory).some((name) => AUTHORITY_FILE.test(name))) {
     terminal.out(`kept     the certificate authority in ${options.caDirectory}; --purge removes it\n`);
   }
   for (const what of removed) terminal.out(`removed  ${what}\n`);
@@ -131,6 +132,18 @@ function attempt(what: string, action: () => void): void {
       nextStep: 'see what holds it, and try again',
     });
   }
+}
+
+/** Of the present version, of one that was interrupted, and of earlier ones. */
+const AUTHORITY_FILE = /^(?:authority-\d{6,12}\.json(?:\..*\.tmp)?|ca\.pem)$/;
+
+function filesIn(directory: string): string[] {
+  return existsSync(directory) ? readdirSync(directory) : [];
+}
+
+function removeMatching(directory: string, ours: RegExp, removed: string[]): void {
+  const files = filesIn(directory).filter((name) => ours.test(name));
+  removeKnown(directory, files, removed);
 }
 
 /** Removes files of ours, and then their directory if that leaves it empty. */

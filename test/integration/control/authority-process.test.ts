@@ -30,6 +30,7 @@ class CaWorld implements AsyncDisposable {
       dns: [],
       maxTtlSeconds: 3600,
       passphrase: null,
+      bundleEndpoint: null,
       runDirectory: join(this.directory, 'run'),
       logLevel: 'silent',
       drainTimeoutMs: 1000,

@@ -93,3 +93,23 @@ test('--jwt prints a token for the audience, and nothing else', async () => {
   assert.deepEqual((JSON.parse(Buffer.from(claims, 'base64url').toString()) as { sub: string; aud: string[] }).aud, ['db']);
   assert.equal((await exec([WEFT, 'svid', 'fetch', '--jwt'], environment(world))).code, 2);
 });
+
+test('OpenSSL reads the keystore with its key, and the truststore', async () => {
+  await using world = await WorkloadApiWorld.start();
+  const cart = await world.workload('cart');
+  const directory = join(world.directory, 'stores');
+  const password = join(world.directory, 'password');
+  writeFileSync(password, 'correct horse\n', { mode: 0o600 });
+  const args = ['svid', 'export', '--format', 'pkcs12', '--out', directory];
+  const done = await exec(cart.inside([WEFT, ...args, '--password-file', password]), environment(world));
+  assert.equal(done.code, 0, done.stderr);
+  assert.equal(statSync(join(directory, 'keystore.p12')).mode & 0o777, 0o600);
+  const read = (name: string): ReturnType<typeof exec> =>
+    exec(['openssl', 'pkcs12', '-in', join(directory, name), '-passin', `file:${password}`, '-nodes']);
+  const store = await read('keystore.p12');
+  const leaf = new X509Certificate(readFileSync(join(directory, 'svid.pem')));
+  assert.ok(leaf.checkPrivateKey(createPrivateKey(store.stdout)), store.stderr);
+  const trusted = await read('truststore.p12');
+  assert.ok(leaf.verify(new X509Certificate(trusted.stdout).publicKey), trusted.stderr);
+  assert.equal((await exec([WEFT, ...args], environment(world))).code, 2, 'no password');
+});

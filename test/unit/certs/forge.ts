@@ -8,6 +8,7 @@ import {
   type JsonGeneralName,
   KeyUsageFlags,
   KeyUsagesExtension,
+  Pkcs10CertificateRequest,
   Pkcs10CertificateRequestGenerator,
   SubjectAlternativeNameExtension,
   X509Certificate,
@@ -17,7 +18,7 @@ import { keyObject, shareKey } from '../../../certs/svid/private-key.ts';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
 
 /** Passed on, because whoever imports @peculiar/x509 must import reflect-metadata before it. */
-export { ExtendedKeyUsage, KeyUsageFlags };
+export { ExtendedKeyUsage, KeyUsageFlags, Pkcs10CertificateRequest as PeculiarRequest, X509Certificate as PeculiarCertificate };
 
 /** A certificate made to order, right or wrong, with its key. */
 export interface Forged {

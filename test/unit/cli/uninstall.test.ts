@@ -19,7 +19,11 @@ class Remains implements Disposable {
     ) as [string, string, string, string];
     for (const directory of [bpfDirectory, runDirectory, stateDirectory, caDirectory]) mkdirSync(directory);
     writeFileSync(join(runDirectory, 'admin.sock'), '');
-    writeFileSync(join(caDirectory, 'ca.pem'), 'key');
+    writeFileSync(join(caDirectory, 'authority-000012.json'), 'key');
+    for (const folder of ['nodes', 'tokens']) {
+      mkdirSync(join(caDirectory, folder));
+      writeFileSync(join(caDirectory, folder, 'one.json'), '');
+    }
     this.options = { bpfDirectory, runDirectory, stateDirectory, caDirectory, cgroupParent: null, purge: false, force: false };
   }
 
@@ -45,7 +49,10 @@ test('weft uninstall removes hooks and the run directory, keeps the authority, a
   assert.match(output, /^kept {5}the certificate authority in .*--purge removes it$/m);
   assert.match(output, /^removed {2}3 pinned kernel hooks and maps in /m);
   assert.match(output, /^removed {2}.*admin\.sock$/m);
-  assert.deepEqual([existsSync(runDirectory), existsSync(bpfDirectory), existsSync(join(caDirectory, 'ca.pem'))], [false, false, true]);
+  assert.deepEqual(
+    [existsSync(runDirectory), existsSync(bpfDirectory), existsSync(join(caDirectory, 'authority-000012.json'))],
+    [false, false, true],
+  );
 });
 
 test('weft uninstall --purge leaves nothing, and a second time is no harm', async () => {

@@ -74,6 +74,18 @@ test('an SVID that is missing from a message is withdrawn at once, the others st
   assert.equal((await provider.x509Svid(WEB, 60)).identity, WEB);
 });
 
+test('PermissionDenied for a moment withdraws nothing: SPIRE answers so while it replaces SVIDs', async () => {
+  await using spire = await FakeSpire.start();
+  spire.pushSvids(await spire.svid(CART));
+  await using provider = providerOf(spire);
+  await provider.x509Svid(CART, 60);
+  spire.x509Svids.set(NO_IDENTITY);
+  await until('the problem', () => /PERMISSION_DENIED/.test(provider.status().problem ?? ''));
+  assert.match(await outcome(provider, CART), /^-----BEGIN/);
+  spire.pushSvids(await spire.svid(CART));
+  assert.match(await outcome(provider, CART), /^-----BEGIN/);
+});
+
 test('PermissionDenied withdraws all, shows in the status, and is asked again', async () => {
   await using spire = await FakeSpire.start();
   spire.pushSvids(await spire.svid(CART));

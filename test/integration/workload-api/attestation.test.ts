@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { peerProcess } from '../../../bpf/peer-credentials.ts';
+import { cgroupId } from '../../../bpf/place-descriptors.ts';
+import type { LocalPlace } from '../../../src/agent/local-places.ts';
+import { WorkloadAttestor } from '../../../src/agent/workload-attestor.ts';
+import { cgroup2Mount, removeCgroupTree } from '../../kit/lab/cgroup.ts';
+
+// Real processes in real cgroups on the other end of a unix socket.
+
+/** Connects and waits; or connects, hands the connection to a child, and exits once it is told to. */
+const CONNECT = `import os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+if sys.argv[2] == 'fork' and os.fork() == 0:
+    s.recv(1); print('closed', flush=True); os._exit(0)
+sys.stdin.read(1)`;
+
+class Listener implements AsyncDisposable {
+  readonly #directory = mkdtempSync(join(tmpdir(), 'weft-attestation-'));
+  readonly path: string = join(this.#directory, 'socket');
+  readonly #server = createServer();
+  readonly #cgroups: string[] = [];
+  readonly #children: ChildProcess[] = [];
+
+  async accept(command: readonly string[]): Promise<{ readonly socket: Socket; readonly child: ChildProcess }> {
+    if (!this.#server.listening) await new Promise<void>((resolve) => this.#server.listen(this.path, resolve));
+    const accepted = once(this.#server, 'connection');
+    const [file = '', ...args] = command;
+    const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#children.push(child);
+    const [socket] = (await accepted) as [Socket];
+    socket.on('error', () => {});
+    return { socket, child };
+  }
+
+  connector(how: 'wait' | 'fork', cgroup?: string, ...prefix: readonly string[]): string[] {
+    const command = [...prefix, 'python3', '-c', CONNECT, this.path, how];
+    return cgroup === undefined ? command : ['sh', '-c', `echo 0 > ${cgroup}/cgroup.procs; exec "$@"`, 'sh', ...command];
+  }
+
+  cgroup(name: string): string {
+    const path = join(cgroup2Mount(), `weft-attestation-${process.pid}-${name}`);
+    mkdirSync(path, { recursive: true });
+    this.#cgroups.push(join(cgroup2Mount(), `weft-attestation-${process.pid}-${name.split('/')[0]}`));
+    return path;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const child of this.#children) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const path of new Set(this.#cgroups)) removeCgroupTree(path);
+    rmSync(this.#directory, { recursive: true });
+  }
+}
+
+function attestor(cgroups: ReadonlyMap<bigint, LocalPlace>): WorkloadAttestor {
+  return new WorkloadAttestor({ places: () => ({ networkNamespaces: new Map(), cgroups }), cgroupMount: cgroup2Mount() });
+}
+
+function place(name: string): LocalPlace {
+  return { workload: `shop/${name}`, identity: `spiffe://a.test/ns/shop/sa/${name}` };
+}
+
+test('the deepest enrolled cgroup above a process is its workload; whether it is enrolled is asked each time', async () => {
+  await using listener = new Listener();
+  const [outer, inner, below] = [listener.cgroup('outer'), listener.cgroup('outer/inner'), listener.cgroup('outer/inner/below')];
+  const enrolled = new Map([[cgroupId(outer), place('outer')]]);
+  const { socket } = await listener.accept(listener.connector('wait', below));
+  using caller = attestor(enrolled).attest(socket);
+  assert.equal(caller.identity(), place('outer').identity);
+  enrolled.set(cgroupId(inner), place('inner'));
+  assert.equal(caller.identity(), place('inner').identity);
+  assert.equal(caller.account, 'workload shop/inner');
+  enrolled.clear();
+  assert.equal(caller.identity(), null);
+});
+
+test('a process in a pid namespace of its own is seen as the host sees it', async () => {
+  await using listener = new Listener();
+  const cgroup = listener.cgroup('pidns');
+  const { socket } = await listener.accept(listener.connector('wait', cgroup, 'unshare', '--pid', '--fork', '--kill-child'));
+  using caller = attestor(new Map([[cgroupId(cgroup), place('inside')]])).attest(socket);
+  assert.equal(caller.identity(), place('inside').identity);
+});
+
+test('a process that exits has no identity from that moment on, also where a child holds its connection', async () => {
+  await using listener = new Listener();
+  const cgroup = listener.cgroup('exits');
+  const { socket, child } = await listener.accept(listener.connector('fork', cgroup));
+  using caller = attestor(new Map([[cgroupId(cgroup), place('exits')]])).attest(socket);
+  assert.equal(caller.identity(), place('exits').identity);
+  const exited = once(caller.exited, 'abort');
+  child.stdin?.write('.');
+  await exited;
+  assert.equal(caller.identity(), null);
+  socket.destroy();
+  const [line] = (await once(child.stdout as NonNullable<typeof child.stdout>, 'data')) as [Buffer];
+  assert.equal(line.toString(), 'closed\n');
+});
+
+for (const usePeerPidfd of [true, false]) {
+  test(`who connected is known by process, and its exit is noticed (SO_PEERPIDFD: ${usePeerPidfd})`, async () => {
+    await using listener = new Listener();
+    const { socket, child } = await listener.accept(listener.connector('wait'));
+    const peer = peerProcess(socket, { usePeerPidfd });
+    assert.deepEqual([peer.pid, peer.uid, peer.gid, peer.isAlive()], [child.pid, process.getuid?.(), process.getgid?.(), true]);
+    child.kill('SIGKILL');
+    await once(peer.exited, 'abort');
+    assert.equal(peer.isAlive(), false);
+    peer.close();
+  });
+
+  test(`a process that has exited already is not attested (SO_PEERPIDFD: ${usePeerPidfd})`, async () => {
+    await using listener = new Listener();
+    // A child of it keeps the connection.
+    const { socket, child } = await listener.accept(listener.connector('fork'));
+    child.stdin?.write('.');
+    await once(child, 'exit');
+    assert.throws(() => peerProcess(socket, { usePeerPidfd }), { code: 'WEFT_BPF_PEER' });
+    socket.destroy();
+  });
+}
