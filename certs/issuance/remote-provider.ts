@@ -60,6 +60,7 @@ const MOVES: Readonly<Record<State, readonly State[]>> = {
 };
 
 const CALL_TIMEOUT_MS = 15_000;
+const CONNECT_PATIENCE_MS = 2_000;
 const BACKOFF_START_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
 const BACKOFF_JITTER = 0.2;
@@ -135,12 +136,12 @@ export class RemoteProvider implements IdentityProvider {
   }
 
   async x509Svid(identity: string, ttlSeconds: number): Promise<SvidMaterial> {
-    const client = this.#connected();
+    const client = await this.#connected();
     return obtainSvid(identity, this.#verifier, (csr) => this.#certify(client, csr, ttlSeconds, identity));
   }
 
   async jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
-    const minted = await this.#connected().unary(MINT_JWT_SVID, { identity, audience }, { timeoutMs: CALL_TIMEOUT_MS });
+    const minted = await (await this.#connected()).unary(MINT_JWT_SVID, { identity, audience }, { timeoutMs: CALL_TIMEOUT_MS });
     return { identity, token: minted.token, issuedAt: Number(minted.issuedAt), expiresAt: Number(minted.expiresAt) };
   }
 
@@ -191,9 +192,20 @@ export class RemoteProvider implements IdentityProvider {
     return this.#state === 'closed';
   }
 
-  #connected(): GrpcClient {
+  /** Waits for the moment of connecting, at the start and after a renewal; not for an authority that is away. */
+  async #connected(): Promise<GrpcClient> {
+    if (this.#client === null && this.#failures === 0 && !this.#closed) await this.#nextChange(CONNECT_PATIENCE_MS);
     if (this.#client !== null) return this.#client;
     throw new CertsError('WEFT_CERTS_AUTHORITY_AWAY', this.#problem ?? 'the authority is away', { nextStep: 'see `weft status`' });
+  }
+
+  async #nextChange(patienceMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const unsubscribe = this.#notifier.subscribe(resolve);
+    const cancel = this.#clock.after(patienceMs, resolve);
+    await promise;
+    unsubscribe();
+    cancel();
   }
 
   /** Joins when it must, and watches, until it is closed. */
@@ -213,6 +225,7 @@ export class RemoteProvider implements IdentityProvider {
 
   #failed(error: unknown): void {
     this.#failures++;
+    this.#notifier.changed();
     const problem = errorText(error instanceof GrpcStatusError && error.cause instanceof WeftError ? error.cause : error);
     if (problem !== this.#problem) this.#options.log.warn({ reason: problem }, 'the authority cannot be used; trying again');
     this.#problem = problem;
