@@ -455,6 +455,14 @@ export class Authority implements AsyncDisposable {
     this.#wake();
   }
 
+  /** Rotations do not wait for this node any more, unless it is heard of again. */
+  nodeGone(name: string): void {
+    if (this.#nodes.get(name) === null) return;
+    this.#nodes.delete(name);
+    this.#notifier.changed();
+    this.#wake();
+  }
+
   /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? By the token that the node joined with. */
   mayRun(node: string, namespace: string): boolean {
     return this.#nodes.get(node)?.namespaces.includes(namespace) ?? false;
