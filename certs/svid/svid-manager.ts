@@ -11,7 +11,7 @@ import type { BundleSource, VersionedIdentitySource } from './identity-source.ts
 import { checkRoots, SvidVerifier } from './peer-verifier.ts';
 import { shareKey, wipeKey } from './private-key.ts';
 import { type SvidFailure, svidFailure, SvidTimeout } from './svid-failure.ts';
-import { certificatesFromPem, toPem } from '../x509/pem.ts';
+import { certificatesFromPem, certificatesToPem } from '../x509/pem.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 
 /** Where SVIDs come from: IdentityProvider.x509Svid. Each answer has a key of its own, which the manager owns from then on, and wipes. */
@@ -286,7 +286,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
       if (named.has(bundle.trustDomain)) continue;
       named.add(bundle.trustDomain);
       try {
-        this.setBundle(bundle.trustDomain, bundle.x509Authorities.map((der) => toPem('CERTIFICATE', der)).join(''), revokedKeys);
+        this.setBundle(bundle.trustDomain, certificatesToPem(bundle.x509Authorities), revokedKeys);
       } catch (error) {
         if (!(error instanceof CertsError)) throw error;
         problems.push(error);
