@@ -17,7 +17,7 @@ export interface SvidVerifierOptions {
  * How far the issuer's clock may run ahead of ours. There is no such allowance at the other end: a peer renews at half of its
  * certificate's life, so one that shows an expired certificate has a problem that must be seen.
  */
-export const CLOCK_SKEW_MS = 10_000;
+const CLOCK_SKEW_MS = 10_000;
 /** Certificates a peer may send, leaf included. */
 export const MAX_CHAIN_CERTIFICATES = 8;
 /** Signatures checked for one chain: bounds what a peer with many look-alike intermediates can cost. */

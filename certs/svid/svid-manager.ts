@@ -56,7 +56,7 @@ export interface SvidCounters {
   readonly failed: Readonly<Partial<Record<SvidFailure, number>>>;
 }
 
-export const DEFAULT_SVID_TTL_SECONDS: number = 24 * 3600;
+const DEFAULT_SVID_TTL_SECONDS = 24 * 3600;
 /** Renewal comes at half of the life that was left, give or take this share of it. */
 export const RENEWAL_JITTER = 0.1;
 export const BACKOFF_START_MS = 500;

@@ -66,7 +66,7 @@ export interface WorkloadApiOptions {
 /** How long a first message waits for the first SVID of a workload. */
 export const SVID_WAIT_MS = 5_000;
 /** A change that concerns many streams reaches each within this: one more millisecond for every 10 streams, up to the limit. */
-export const LONGEST_JITTER_MS = 500;
+const LONGEST_JITTER_MS = 500;
 const JITTER_MS_PER_STREAM = 0.1;
 /** A token with more would be good for nobody, and would fill the cache. */
 const MAX_AUDIENCES = 32;
