@@ -2,7 +2,7 @@ import { connect, type Socket } from 'node:net';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
 import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import type { MethodDefinition } from '../../src/grpc/service.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, sleep, systemClock } from '../clock.ts';
 import { type EndpointAddress, parseEndpointAddress } from './endpoint-address.ts';
 import {
   type EmptyRequest,
@@ -115,20 +115,8 @@ export class WorkloadApiClient implements AsyncDisposable {
       }
       const pause = given ? 0 : Math.min(BACKOFF_START_MS * 2 ** failures++, BACKOFF_CAP_MS) * (1 - BACKOFF_JITTER * this.#random());
       onRetry?.(ended, pause);
-      if (pause > 0) await this.#sleep(pause, signal);
+      if (pause > 0) await sleep(this.#clock, pause, signal);
     }
-  }
-
-  #sleep(ms: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        cancel();
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      const cancel = this.#clock.after(ms, wake);
-      signal.addEventListener('abort', wake);
-    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -6,7 +6,7 @@ import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { formatBundle } from '../bundle/bundle-format.ts';
 import type { SpiffeBundle } from '../bundle/trust-state.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, sleep, systemClock } from '../clock.ts';
 import type { JwtSvid } from '../identity-provider.ts';
 import { verifyJwtSvid } from '../jwt/jwt-svid-verifier.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
@@ -174,18 +174,7 @@ export class WorkloadApi implements Disposable {
   async #jitter(signal: AbortSignal): Promise<void> {
     const most = Math.min(LONGEST_JITTER_MS, this.#streams.taken * JITTER_MS_PER_STREAM);
     const delay = Math.floor(most * this.#random());
-    if (delay < 1 || signal.aborted) return;
-    await new Promise<void>((resolve) => {
-      const cancel = this.#clock.after(delay, () => {
-        signal.removeEventListener('abort', stop);
-        resolve();
-      });
-      const stop = (): void => {
-        cancel();
-        resolve();
-      };
-      signal.addEventListener('abort', stop, { once: true });
-    });
+    if (delay >= 1) await sleep(this.#clock, delay, signal);
   }
 
   #requireOpen(call: Call<Caller>, place: Place): void {
