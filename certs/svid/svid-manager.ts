@@ -2,6 +2,7 @@ import type { SvidMaterial, TrustBundle } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain, IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
+import { type Backoff, backoffMs } from '../backoff.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
@@ -59,11 +60,10 @@ export interface SvidCounters {
 const DEFAULT_SVID_TTL_SECONDS = 24 * 3600;
 /** Renewal comes at half of the life that was left, give or take this share of it. */
 export const RENEWAL_JITTER = 0.1;
-export const BACKOFF_START_MS = 500;
 export const BACKOFF_CAP_MS = 150_000;
 /** A tainted CA may have issued the SVIDs of a whole mesh: they are replaced within this time, not all at once. */
 export const TAINTED_SPREAD_MS = 30_000;
-const BACKOFF_JITTER = 0.2;
+const BACKOFF: Backoff = { startMs: 500, capMs: BACKOFF_CAP_MS, jitter: 0.2 };
 const DEFAULT_CONCURRENCY = 8;
 const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
 /** Timers run on the monotonic clock and certificates on the wall clock: look at the latter at least this often. */
@@ -507,9 +507,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     this.#move(entry, 'backoff');
     entry.failures++;
     entry.lastFailure = error instanceof SvidTimeout ? error.message : errorText(error);
-    const delay = Math.min(BACKOFF_START_MS * 2 ** (entry.failures - 1), BACKOFF_CAP_MS);
-    // Only ever less than the delay: nodes that failed together must not come back together.
-    this.#sleepUntil(entry, this.#clock.now() + delay * (1 - BACKOFF_JITTER * this.#random()));
+    this.#sleepUntil(entry, this.#clock.now() + backoffMs(entry.failures, BACKOFF, this.#random));
   }
 
   /** Back to the queue at `due`, in milliseconds since the epoch. */
