@@ -4,7 +4,7 @@ import { checkTrustDomain, IdentityError, parseSpiffeId } from '../../src/model/
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { type Backoff, backoffMs } from '../backoff.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { callAt, type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { SvidStanding } from '../identity-provider.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
@@ -66,8 +66,6 @@ export const TAINTED_SPREAD_MS = 30_000;
 const BACKOFF: Backoff = { startMs: 500, capMs: BACKOFF_CAP_MS, jitter: 0.2 };
 const DEFAULT_CONCURRENCY = 8;
 const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
-/** Timers run on the monotonic clock and certificates on the wall clock: look at the latter at least this often. */
-const LONGEST_SLEEP_MS = 10 * 60_000;
 
 const MOVES: Readonly<Record<SvidState, readonly SvidState[]>> = {
   queued: ['requesting', 'forgotten'],
@@ -512,13 +510,8 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
 
   /** Back to the queue at `due`, in milliseconds since the epoch. */
   #sleepUntil(entry: Entry, due: number): void {
-    const left = due - this.#clock.now();
     entry.due = due;
-    entry.cancelTimer = this.#clock.after(Math.min(Math.max(0, left), LONGEST_SLEEP_MS), () => {
-      if (this.#clock.now() < due) {
-        this.#sleepUntil(entry, due);
-        return;
-      }
+    entry.cancelTimer = callAt(this.#clock, due, () => {
       this.#move(entry, 'queued');
       this.#pump();
     });
