@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KernelHooks } from '../../bpf/kernel-hooks.ts';
@@ -113,6 +114,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
   const accessLogFd = openAccessLog(options.accessLog);
+  const ticketSecret = randomBytes(32);
   const workers = started.use(
     new WorkerPool({
       count: options.workers,
@@ -123,6 +125,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         snapshot: registry.snapshot,
         maps: { originalDestinations: hooks.originalDestinations.fd, ownSockets: hooks.ownSockets.fd },
         accessLogFd,
+        ticketSecret,
         deniedByHeader: options.deniedByHeader,
       }),
       onReady: (index) => {
