@@ -172,6 +172,8 @@ export class IssuanceService {
     const caller = await this.#authenticateJoined(call);
     using stream = this.#openStream(caller.node, call.signal);
     const listening = this.#listen(requests, caller, call.peer).finally(stream.end);
+    // It may fail while an answer waits to be read, long before it is looked at: an unhandled rejection would end the process.
+    listening.catch(() => {});
     let changed = Promise.withResolvers<void>();
     const wake = (): void => changed.resolve();
     using _unsubscribe = disposable(this.#authority.onChange(wake));
