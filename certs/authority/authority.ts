@@ -455,6 +455,13 @@ export class Authority implements AsyncDisposable {
     this.#wake();
   }
 
+  /** A node was evicted: no rotation waits for it any more. */
+  forgetNode(name: string): void {
+    this.#nodes.delete(name);
+    this.#notifier.changed();
+    this.#wake();
+  }
+
   /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? By the token that the node joined with. */
   mayRun(node: string, namespace: string): boolean {
     return this.#nodes.get(node)?.namespaces.includes(namespace) ?? false;

@@ -60,7 +60,12 @@ export function authoritySource(authority: Authority, nodes: NodeRegister): Auth
       if (await authority.tokens.revoke(id)) return;
       throw new CertsError('WEFT_CERTS_TOKEN', 'there is no such token, or it was used', { nextStep: 'see `weft ca token --list`' });
     },
-    evictNode: (name) => nodes.evict(name),
+    evictNode: async (name) => {
+      await nodes.evict(name);
+      // With one of these it would be back at once.
+      await authority.tokens.revokeOf(name);
+      authority.forgetNode(name);
+    },
   };
 }
 

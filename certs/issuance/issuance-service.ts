@@ -179,6 +179,7 @@ export class IssuanceService {
     using _unsubscribe = disposable(this.#authority.onChange(wake));
     void stream.ended.then(wake);
     while (!stream.over) {
+      this.#refuseEvicted(caller);
       changed = Promise.withResolvers<void>();
       await send(toMessage(this.#authority.trust(), this.#clock.now()));
       using _heartbeat = disposable(this.#clock.after(HEARTBEAT_MS, wake));
@@ -191,6 +192,7 @@ export class IssuanceService {
   async #listen(requests: AsyncIterable<WatchRequest>, caller: Caller, peer: IssuancePeer): Promise<void> {
     for await (const { acknowledgedSequence: acknowledged, sentAt } of requests) {
       this.#takeOf(caller.node);
+      this.#refuseEvicted(caller);
       if (acknowledged !== null && acknowledged > this.#authority.trust().sequence) {
         throw new CertsError('WEFT_CERTS_ACKNOWLEDGED', `${caller.node} acknowledged ${acknowledged}, which there has not been`);
       }
@@ -232,12 +234,13 @@ export class IssuanceService {
   #admit(caller: Caller): Caller {
     this.#takeOf(caller.node);
     // A token is newer than the eviction, or it would have been revoked.
-    if (caller.by === 'svid' && this.#nodes.isEvicted(caller.node)) {
-      throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${caller.node} was evicted`, {
-        nextStep: 'let it join with a new token, if it may',
-      });
-    }
+    if (caller.by === 'svid') this.#refuseEvicted(caller);
     return caller;
+  }
+
+  #refuseEvicted({ node }: Caller): void {
+    if (!this.#nodes.isEvicted(node)) return;
+    throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
   }
 
   #takeOf(node: string): void {

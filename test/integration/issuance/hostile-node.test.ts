@@ -2,10 +2,13 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:http2';
 import { describe, test } from 'node:test';
+import { authoritySource } from '../../../certs/issuance/authority-source.ts';
 import { WATCH, type WatchRequest } from '../../../certs/issuance/messages.ts';
+import { RequestQueue } from '../../../certs/issuance/request-queue.ts';
+import { GRPC_STATUS } from '../../../src/grpc/grpc-error.ts';
 import { encodeMessage } from '../../../src/grpc/message.ts';
 import { frameMessage } from '../../../src/grpc/message-framing.ts';
-import { IssuanceWorld, TRUST_DOMAIN } from './issuance-world.ts';
+import { IssuanceWorld, TRUST_DOMAIN, until, WEB } from './issuance-world.ts';
 
 // A node that has joined, and does what no agent of ours does.
 
@@ -42,5 +45,44 @@ describe('a node with an SVID', () => {
     } finally {
       process.off('unhandledRejection', note);
     }
+  });
+});
+
+describe('an evicted node', () => {
+  test('has no use of tokens that it was given before', async () => {
+    await using world = await IssuanceWorld.start();
+    const source = authoritySource(world.authority, world.nodes);
+    const once = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 });
+    const reusable = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600, reusable: true });
+    const others = await world.authority.tokens.create({ node: 'node-c', ttlSeconds: 600 });
+    await source.evictNode('node-b');
+    for (const token of [once, reusable]) {
+      await assert.rejects(world.certify(world.client(), { token }), { status: GRPC_STATUS.UNAUTHENTICATED });
+      await assert.rejects(world.certify(world.client(), { token, impersonate: WEB }), { status: GRPC_STATUS.UNAUTHENTICATED });
+    }
+    assert.equal(world.nodes.isEvicted('node-b'), true);
+    assert.equal((await world.certify(world.client(), { token: others })).length, 2);
+    const anew = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 });
+    assert.equal((await world.certify(world.client(), { token: anew })).length, 2);
+  });
+
+  test('is not heard any more, and no rotation waits for it', async () => {
+    await using world = await IssuanceWorld.start();
+    const client = world.client(await world.credentials(NODE_B));
+    const says = new RequestQueue<WatchRequest>();
+    const say = (): void => says.push({ acknowledgedSequence: null, sentAt: BigInt(Date.now()) });
+    say();
+    const watching = (async () => {
+      for await (const _ of client.bidi(WATCH, says));
+    })();
+    const isKnown = (): boolean => world.authority.status().nodes.some(({ name }) => name === 'node-b');
+    await until('the node is known', isKnown);
+    await authoritySource(world.authority, world.nodes).evictNode('node-b');
+    assert.equal(isKnown(), false);
+    say();
+    await assert.rejects(watching, { status: GRPC_STATUS.PERMISSION_DENIED });
+    assert.equal(isKnown(), false);
+    await world.authority.rotate();
+    await until('the new authority signs', () => world.authority.status().rotation?.phase !== 'publishing');
   });
 });
