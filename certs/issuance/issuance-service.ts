@@ -124,7 +124,8 @@ export class IssuanceService {
     const asked = Number(request.validityDuration);
     const ttlSeconds = asked > 0 ? Math.min(asked, this.#maxTtlSeconds) : this.#maxTtlSeconds;
     // Before there is an SVID that could be used to ask for more.
-    if (impersonated === undefined && caller.grantedNamespaces !== null) await this.#nodes.joined(caller.node, caller.grantedNamespaces);
+    if (impersonated === undefined && caller.grantedNamespaces !== null)
+      await this.#nodes.joined(caller.node, caller.grantedNamespaces, this.#clock.now());
     const { certificateChain } = await this.#authority.issue(csr, { identity, ttlSeconds });
     if (caller.by === 'one-time-token') this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
     const chain = certificatesFromPem(certificateChain);
@@ -179,7 +180,7 @@ export class IssuanceService {
     using _unsubscribe = disposable(this.#authority.onChange(wake));
     void stream.ended.then(wake);
     while (!stream.over) {
-      this.#refuseEvicted(caller);
+      this.#refuseEvicted(caller.node, call.peer);
       changed = Promise.withResolvers<void>();
       await send(toMessage(this.#authority.trust(), this.#clock.now()));
       using _heartbeat = disposable(this.#clock.after(HEARTBEAT_MS, wake));
@@ -192,7 +193,7 @@ export class IssuanceService {
   async #listen(requests: AsyncIterable<WatchRequest>, caller: Caller, peer: IssuancePeer): Promise<void> {
     for await (const { acknowledgedSequence: acknowledged, sentAt } of requests) {
       this.#takeOf(caller.node);
-      this.#refuseEvicted(caller);
+      this.#refuseEvicted(caller.node, peer);
       if (acknowledged !== null && acknowledged > this.#authority.trust().sequence) {
         throw new CertsError('WEFT_CERTS_ACKNOWLEDGED', `${caller.node} acknowledged ${acknowledged}, which there has not been`);
       }
@@ -221,25 +222,25 @@ export class IssuanceService {
   async #authenticate(call: Call<IssuancePeer>): Promise<Caller> {
     // Counted before anything is looked at: guessing tokens is bounded too.
     if (call.peer.identity === null && !this.#perAddress.take(call.peer.address)) throw limit(call.peer.address);
-    return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata));
+    return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata), call.peer);
   }
 
   /** For what a node does after it has joined: a token, which may be spent by it, is no use here. */
   async #authenticateJoined(call: Call<IssuancePeer>): Promise<Caller> {
     const caller = await byNodeSvid(call.peer, call.metadata);
     if (caller === null) throw new CertsError('WEFT_CERTS_CALLER_UNKNOWN', "it did not show a node's SVID", { nextStep: 'join first' });
-    return this.#admit(caller);
+    return this.#admit(caller, call.peer);
   }
 
-  #admit(caller: Caller): Caller {
+  #admit(caller: Caller, peer: IssuancePeer): Caller {
     this.#takeOf(caller.node);
     // A token is newer than the eviction, or it would have been revoked.
-    if (caller.by === 'svid') this.#refuseEvicted(caller);
+    if (caller.by === 'svid') this.#refuseEvicted(caller.node, peer);
     return caller;
   }
 
-  #refuseEvicted({ node }: Caller): void {
-    if (!this.#nodes.isEvicted(node)) return;
+  #refuseEvicted(node: string, { validFrom }: IssuancePeer): void {
+    if (!this.#nodes.isRefused(node, validFrom ?? 0)) return;
     throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
   }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:http2';
 import { describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { authoritySource } from '../../../certs/issuance/authority-source.ts';
 import { WATCH, type WatchRequest } from '../../../certs/issuance/messages.ts';
 import { RequestQueue } from '../../../certs/issuance/request-queue.ts';
@@ -35,10 +36,10 @@ describe('a node with an SVID', () => {
       // Each answer waits in the server, until its sending waits too.
       for (let i = 0; i < 100; i++) {
         stream.write(request(i % 2 === 0 ? null : sequence));
-        await new Promise((resolve) => setTimeout(resolve, 5));
+        await setTimeout(5);
       }
       stream.write(request(sequence + 1n));
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      await setTimeout(300);
       assert.deepEqual(unhandled, []);
       session.destroy();
       await once(socket, 'close');
@@ -64,6 +65,23 @@ describe('an evicted node', () => {
     assert.equal((await world.certify(world.client(), { token: others })).length, 2);
     const anew = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 });
     assert.equal((await world.certify(world.client(), { token: anew })).length, 2);
+  });
+
+  test('has no use of an SVID that it had before, also after the node has joined again', async () => {
+    await using world = await IssuanceWorld.start();
+    const stolen = await world.credentials(NODE_B);
+    await authoritySource(world.authority, world.nodes).evictNode('node-b');
+    // Certificates count in whole seconds.
+    await setTimeout(1_100);
+    const token = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 });
+    await world.certify(world.client(), { token });
+    for (const when of ['now', 'after a restart']) {
+      await assert.rejects(world.certify(world.client(stolen), { impersonate: WEB }), { status: GRPC_STATUS.PERMISSION_DENIED }, when);
+      const joined = world.client(await world.credentials(NODE_B));
+      assert.equal((await world.certify(joined, { impersonate: WEB })).length, 2, when);
+      await world.stopServer();
+      await world.startServer();
+    }
   });
 
   test('is not heard any more, and no rotation waits for it', async () => {
