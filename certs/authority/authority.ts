@@ -337,6 +337,11 @@ export class Authority implements AsyncDisposable {
     }
   }
 
+  /** That of the trust state. */
+  get sequence(): bigint {
+    return this.#state.sequence;
+  }
+
   trust(): TrustState {
     return trustOf(this.#state, this.#refreshHintSeconds);
   }

@@ -181,10 +181,20 @@ export class IssuanceService {
     void stream.ended.then(wake);
     while (!stream.over) {
       this.#refuseEvicted(caller.node, call.peer);
-      changed = Promise.withResolvers<void>();
-      await send(toMessage(this.#authority.trust(), this.#clock.now()));
-      using _heartbeat = disposable(this.#clock.after(HEARTBEAT_MS, wake));
-      if (!stream.over) await changed.promise;
+      const state = this.#authority.trust();
+      await send(toMessage(state, this.#clock.now()));
+      let isDue = false;
+      using _heartbeat = disposable(
+        this.#clock.after(HEARTBEAT_MS, () => {
+          isDue = true;
+          wake();
+        }),
+      );
+      // The authority tells of every node that it hears of: passed on, one busy node would have all others, and all of them each other, busy.
+      while (!stream.over && !isDue && this.#authority.sequence === state.sequence && !this.#isRefused(caller.node, call.peer)) {
+        changed = Promise.withResolvers<void>();
+        await changed.promise;
+      }
     }
     // Its failure is that of the call.
     if (!stream.replaced) await listening;
@@ -239,8 +249,12 @@ export class IssuanceService {
     return caller;
   }
 
-  #refuseEvicted(node: string, { validFrom }: IssuancePeer): void {
-    if (!this.#nodes.isRefused(node, validFrom ?? 0)) return;
+  #isRefused(node: string, { validFrom }: IssuancePeer): boolean {
+    return this.#nodes.isRefused(node, validFrom ?? 0);
+  }
+
+  #refuseEvicted(node: string, peer: IssuancePeer): void {
+    if (!this.#isRefused(node, peer)) return;
     throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
   }
 

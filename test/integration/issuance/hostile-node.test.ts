@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:http2';
+import type { TLSSocket } from 'node:tls';
 import { describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { AuthorityProvider } from '../../../certs/issuance/authority-provider.ts';
 import { authoritySource } from '../../../certs/issuance/authority-source.ts';
 import { WATCH, type WatchRequest } from '../../../certs/issuance/messages.ts';
 import { RequestQueue } from '../../../certs/issuance/request-queue.ts';
@@ -46,6 +48,42 @@ describe('a node with an SVID', () => {
     } finally {
       process.off('unhandledRejection', note);
     }
+  });
+
+  test('keeps nobody busy but the authority when it says something new all the time', async () => {
+    await using world = await IssuanceWorld.start();
+    const watch = async (node: string): Promise<{ says: RequestQueue<WatchRequest>; heard: () => number }> => {
+      const says = new RequestQueue<WatchRequest>();
+      let heard = 0;
+      const client = world.client(await world.credentials(`spiffe://${TRUST_DOMAIN}/node/${node}`));
+      const listen = async (): Promise<void> => {
+        for await (const _ of client.bidi(WATCH, says)) heard++;
+      };
+      listen().catch(() => {});
+      says.push({ acknowledgedSequence: null, sentAt: 0n });
+      await until(`${node} hears of the trust state`, () => heard > 0);
+      return { says, heard: () => heard };
+    };
+    const quiet = await watch('node-c');
+    const busy = await watch('node-b');
+    const serial = (socket: TLSSocket): string | undefined => socket.getPeerX509Certificate()?.serialNumber;
+    const certificate = serial(await world.dial());
+    let told = 0;
+    new AuthorityProvider({ authority: world.authority, nodeName: 'node-a', from: 'here' }).onChange(() => told++);
+    const { sequence } = world.authority;
+    const acknowledged = (): bigint | null | undefined =>
+      world.authority.status().nodes.find(({ name }) => name === 'node-b')?.acknowledged;
+    for (let i = 0; i < 20; i++) {
+      const acknowledgedSequence = i % 2 === 0 ? sequence : null;
+      busy.says.push({ acknowledgedSequence, sentAt: 0n });
+      await until('the authority heard it', () => acknowledged() === acknowledgedSequence);
+    }
+    await setTimeout(100);
+    assert.deepEqual([quiet.heard(), busy.heard(), told], [1, 1, 0]);
+    assert.equal(serial(await world.dial()), certificate);
+    // What concerns everybody still comes.
+    await world.authority.prepare();
+    await until('both hear of a change', () => quiet.heard() === 2 && busy.heard() === 2 && told === 1);
   });
 });
 
