@@ -69,7 +69,8 @@ export class AttestedCaller implements Caller {
 
   get account(): string {
     const workload = this.workload();
-    return workload === null ? `user ${this.process.uid}` : `workload ${workload.workload}`;
+    // Not by user: a container's root is as many users as it likes to be.
+    return workload === null ? 'no workload' : `workload ${workload.workload}`;
   }
 
   [Symbol.dispose](): void {

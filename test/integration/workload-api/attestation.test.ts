@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -30,7 +30,8 @@ class Listener implements AsyncDisposable {
   readonly #children: ChildProcess[] = [];
 
   async accept(command: readonly string[]): Promise<{ readonly socket: Socket; readonly child: ChildProcess }> {
-    if (!this.#server.listening) await new Promise<void>((resolve) => this.#server.listen(this.path, resolve));
+    chmodSync(this.#directory, 0o755);
+    if (!this.#server.listening) await new Promise<void>((resolve) => this.#server.listen({ path: this.path, writableAll: true }, resolve));
     const accepted = once(this.#server, 'connection');
     const [file = '', ...args] = command;
     const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -84,6 +85,20 @@ test('the deepest enrolled cgroup above a process is its workload; whether it is
   assert.equal(caller.account, 'workload shop/inner');
   enrolled.clear();
   assert.equal(caller.identity(), null);
+});
+
+test('all that are part of no workload share one account, whatever users they are', async () => {
+  await using listener = new Listener();
+  const accounts = new Set<string>();
+  for (const user of ['1001', '1002']) {
+    const { socket, child } = await listener.accept(['python3', '-c', `import os, socket; os.seteuid(${user})\n${CONNECT}`, listener.path, 'wait']);
+    using caller = attestor(new Map()).attest(socket);
+    assert.equal(caller.process.uid, Number(user));
+    accounts.add(caller.account);
+    child.kill('SIGKILL');
+    socket.destroy();
+  }
+  assert.equal(accounts.size, 1);
 });
 
 test('a process in a pid namespace of its own is seen as the host sees it', async () => {
