@@ -244,6 +244,7 @@ async function handshake(name: string, contexts: SvidTlsContexts, verifier: Peer
   const secured: ((socket: TLSSocket) => void)[] = [];
   const owner: HandshakeOwner = {
     context: () => contexts.context(SERVER),
+    wait: () => contexts.wait(SERVER, 1000),
     onStarted() {},
     onFailed: (_, reason, error) => console.error(reason, error),
     onSecure: (_, secure) => {

@@ -460,8 +460,9 @@ export class Authority implements AsyncDisposable {
     this.#wake();
   }
 
-  /** A node was evicted: no rotation waits for it any more. */
-  forgetNode(name: string): void {
+  /** Rotations do not wait for this node any more, unless it is heard of again. */
+  nodeGone(name: string): void {
+    if (this.#nodes.get(name) === null) return;
     this.#nodes.delete(name);
     this.#notifier.changed();
     this.#wake();

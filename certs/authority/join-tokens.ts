@@ -154,7 +154,7 @@ export class JoinTokens {
     return false;
   }
 
-  /** Makes every token of a node useless: those that it has not used yet, and those that it may use again. */
+  /** Makes every token of a node useless. */
   async revokeOf(node: string): Promise<void> {
     for (const name of await this.#names()) if ((await this.#read(name))?.node === node) await this.#remove(name);
   }

@@ -1,7 +1,7 @@
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
+import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { obtainSvid } from './issued-chain.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
@@ -42,6 +42,10 @@ export class AuthorityProvider implements IdentityProvider {
 
   jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
     return this.#authority.issueJwt({ identity, audience });
+  }
+
+  standing(): SvidStanding {
+    return 'current';
   }
 
   trust(): TrustState {

@@ -202,8 +202,8 @@ export class IssuanceService {
 
   async #listen(requests: AsyncIterable<WatchRequest>, caller: Caller, peer: IssuancePeer): Promise<void> {
     for await (const { acknowledgedSequence: acknowledged, sentAt } of requests) {
-      this.#takeOf(caller.node);
-      this.#refuseEvicted(caller.node, peer);
+      // Again with each message: a node that was evicted meanwhile is not heard of any more.
+      this.#admit(caller, peer);
       if (acknowledged !== null && acknowledged > this.#authority.trust().sequence) {
         throw new CertsError('WEFT_CERTS_ACKNOWLEDGED', `${caller.node} acknowledged ${acknowledged}, which there has not been`);
       }

@@ -77,6 +77,11 @@ export class NodeRegister {
     return evicted || validFrom + BACKDATE_MS < joinedAgainAt;
   }
 
+  /** The names of all that were evicted and have not joined again. */
+  evicted(): readonly string[] {
+    return [...this.#standings].filter(([, { evicted }]) => evicted).map(([name]) => name);
+  }
+
   /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? */
   mayRun(node: string, namespace: string): boolean {
     return this.#standing(node).namespaces.includes(namespace);

@@ -3,7 +3,7 @@ import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
-import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
+import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import type { JwtBundlesResponse, JwtSvidResponse, X509BundlesResponse } from '../workload-api/messages.ts';
 import { BrokerConnection } from './broker-connection.ts';
 import { BrokerSubscriptions } from './broker-subscriptions.ts';
@@ -117,6 +117,14 @@ export class SpireProvider implements IdentityProvider {
       throw error instanceof CertsError ? error : noSvid(identity, callProblem(error));
     }
     return readJwtSvid(response, identity, audience, this.#clock.now());
+  }
+
+  standing({ identity, certificateChain }: SvidMaterial): SvidStanding {
+    if (this.#disposed) return 'current';
+    const svids = this.#svidsOf(identity);
+    const newest = svids.current(identity);
+    if (newest === null) return svids.isWithdrawn(identity) ? 'withdrawn' : 'current';
+    return newest.certificateChain === certificateChain ? 'current' : 'replaced';
   }
 
   /** Null until SPIRE sent it, and again once SPIRE says that this agent is entitled to no bundle (SPIFFE_Workload_API.md section 5.2.2). */

@@ -10,6 +10,9 @@ import { withPemKey } from './private-key.ts';
 /** The suites that ztunnel offers, in its order. */
 export const TLS_SUITES = 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256';
 
+/** How long after its full handshake a session may be resumed. OpenSSL's 300 are over when an idle tunnel is given up. */
+const SESSION_LIFE_SECONDS = 3600;
+
 interface CachedContext {
   readonly svid: SvidMaterial;
   readonly bundleVersion: number;
@@ -86,6 +89,7 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
           minVersion: 'TLSv1.3',
           maxVersion: 'TLSv1.3',
           ciphers: TLS_SUITES,
+          sessionTimeout: SESSION_LIFE_SECONDS,
           // OpenSSL refuses to resume a session with a client certificate without this name, and under another one.
           sessionIdContext: createHash('sha256').update(svid.identity).digest('hex').slice(0, 32),
         }),

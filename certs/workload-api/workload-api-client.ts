@@ -2,7 +2,8 @@ import { connect, type Socket } from 'node:net';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
 import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import type { MethodDefinition } from '../../src/grpc/service.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Backoff, backoffMs } from '../backoff.ts';
+import { type Clock, sleep, systemClock } from '../clock.ts';
 import { type EndpointAddress, parseEndpointAddress } from './endpoint-address.ts';
 import {
   type EmptyRequest,
@@ -35,9 +36,7 @@ export interface WatchOptions {
   readonly onRetry?: (error: GrpcStatusError, afterMs: number) => void;
 }
 
-const BACKOFF_START_MS = 1_000;
-const BACKOFF_CAP_MS = 30_000;
-const BACKOFF_JITTER = 0.2;
+const BACKOFF: Backoff = { startMs: 1_000, capMs: 30_000, jitter: 0.2 };
 const CALL_TIMEOUT_MS = 10_000;
 const METADATA = { [SECURITY_HEADER]: 'true' };
 /** SPIFFE_Workload_Endpoint.md section 6: the request itself is wrong, or the server does not have what it asks for. Trying again is no help. */
@@ -113,22 +112,10 @@ export class WorkloadApiClient implements AsyncDisposable {
         if (!(error instanceof GrpcStatusError) || FINAL.has(error.status)) throw error;
         ended = error;
       }
-      const pause = given ? 0 : Math.min(BACKOFF_START_MS * 2 ** failures++, BACKOFF_CAP_MS) * (1 - BACKOFF_JITTER * this.#random());
+      const pause = given ? 0 : backoffMs(++failures, BACKOFF, this.#random);
       onRetry?.(ended, pause);
-      if (pause > 0) await this.#sleep(pause, signal);
+      if (pause > 0) await sleep(this.#clock, pause, signal);
     }
-  }
-
-  #sleep(ms: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        cancel();
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      const cancel = this.#clock.after(ms, wake);
-      signal.addEventListener('abort', wake);
-    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -29,6 +29,8 @@ export interface CertificateFields {
   readonly extendedKeyUsage: readonly string[] | null;
   /** Null: no subjectKeyIdentifier extension. */
   readonly subjectKeyIdentifier: Uint8Array | null;
+  /** DER of the extension's value, unread: it only tells issuers of the same name apart. Null: no authorityKeyIdentifier extension. */
+  readonly authorityKeyIdentifier: Uint8Array | null;
   /** Object identifiers of extensions that restrict a path in a way this room does not evaluate: critical and unknown, or constraints. */
   readonly unhandled: readonly string[];
 }
@@ -48,10 +50,11 @@ export const EXTENDED_KEY_USAGE = {
 } as const;
 
 /** Larger certificates are refused before they are read. An SVID with the longest SPIFFE ID has about 2.5 KiB. */
-export const MAX_CERTIFICATE_BYTES: number = 16 * 1024;
+const MAX_CERTIFICATE_BYTES = 16 * 1024;
 
 const OID = {
   subjectKeyIdentifier: '2.5.29.14',
+  authorityKeyIdentifier: '2.5.29.35',
   keyUsage: '2.5.29.15',
   subjectAltName: '2.5.29.17',
   basicConstraints: '2.5.29.19',
@@ -114,6 +117,7 @@ export function readCertificateFields(der: Uint8Array): CertificateFields {
     keyUsageCritical: false,
     extendedKeyUsage: null,
     subjectKeyIdentifier: null,
+    authorityKeyIdentifier: null,
     unhandled: [],
   };
   if (!body.atEnd) readExtensions(body.enter(0xa3, 'extensions'), fields);
@@ -143,6 +147,11 @@ function readExtensions(tagged: DerReader, fields: Mutable<CertificateFields>): 
       case OID.subjectKeyIdentifier:
         fields.subjectKeyIdentifier = value.enter(TAG.octetString, 'subjectKeyIdentifier').rest();
         value.finish('subjectKeyIdentifier');
+        break;
+      case OID.authorityKeyIdentifier:
+        // Nothing here evaluates it, so that a critical one stays refused.
+        if (critical) unhandled.push(id);
+        fields.authorityKeyIdentifier = value.rest();
         break;
       case OID.keyUsage:
         fields.keyUsage = readKeyUsage(value);

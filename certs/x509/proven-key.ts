@@ -1,12 +1,12 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { errorText } from '../../src/model/errors.ts';
 import { CertsError } from '../errors.ts';
-import { isStrongKey } from '../svid/peer-verifier.ts';
 import { sameBytes } from './certificate-fields.ts';
 import { DerError, DerReader, TAG } from './der-reader.ts';
+import { isStrongKey } from './public-key.ts';
 
 /** Larger requests are refused unread. One with an RSA key of 8192 bits and the longest SPIFFE ID has less than 5 KiB. */
-export const MAX_CSR_BYTES: number = 16 * 1024;
+const MAX_CSR_BYTES = 16 * 1024;
 
 /** Signature algorithms of a request: the type of key they go with, and their hash (null: part of the algorithm). */
 const ALGORITHMS: ReadonlyMap<string, { readonly keyType: string; readonly hash: string | null }> = new Map([

@@ -31,7 +31,7 @@ export function serveAuthoritySocket(source: AuthoritySource, runDirectory: stri
 }
 
 /** The requests of src/model/authority-api.ts. */
-export function authorityRoutes(source: AuthoritySource): Route {
+function authorityRoutes(source: AuthoritySource): Route {
   return async (request) => {
     const path = pathOf(request);
     const answer = path.startsWith(BASE) ? await answerTo(source, request, path.slice(BASE.length)) : null;

@@ -10,13 +10,15 @@ export interface SpireAgent {
   readonly broker: { readonly socketPath: string; readonly servers: readonly string[] } | null;
 }
 
+const AUTHORITY_FLAGS = ['caDir', 'caCert', 'caKey', 'caPassphraseFile', 'caListen', 'caServer', 'caTokenFile'] as const;
+
 /**
  * The SPIRE agent that the flags name, or null when they name none.
  * @param path makes a path absolute
  * @throws CliError WEFT_CLI_USAGE for flags that make no sense together
  */
 export function spireAgent(
-  flags: Pick<AgentFlags, 'spireSocket' | 'spireBrokerSocket' | 'spireBrokerId' | 'caDir' | 'caCert' | 'caKey'>,
+  flags: Pick<AgentFlags, 'spireSocket' | 'spireBrokerSocket' | 'spireBrokerId' | (typeof AUTHORITY_FLAGS)[number]>,
   path: (flag: string, text: string) => string,
 ): SpireAgent | null {
   const { spireSocket, spireBrokerSocket, spireBrokerId } = flags;
@@ -24,7 +26,7 @@ export function spireAgent(
     if (spireBrokerSocket === undefined && spireBrokerId === undefined) return null;
     throw usageError('the Broker API needs an identity of the agent itself', 'give --spire-socket, too: that of the Workload API');
   }
-  if (flags.caDir !== undefined || flags.caCert !== undefined || flags.caKey !== undefined) {
+  if (AUTHORITY_FLAGS.some((flag) => flags[flag] !== undefined)) {
     throw usageError('identities come from SPIRE or from an authority', 'give --spire-socket, or the flags that begin with --ca');
   }
   if (spireBrokerSocket === undefined && spireBrokerId !== undefined) {

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
-import { certificatesPem, defaultSvid, privateKeyPem, type ReceivedSvid } from '../../../certs/workload-api/received-svid.ts';
+import { defaultSvid, type ReceivedSvid } from '../../../certs/workload-api/received-svid.ts';
 import type { WorkloadApiClient } from '../../../certs/workload-api/workload-api-client.ts';
 import { workloadApiFailure } from '../../../certs/workload-api/workload-api-failure.ts';
+import { certificatesToPem, toPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
@@ -88,9 +89,9 @@ async function fetchX509(client: WorkloadApiClient, flags: FetchFlags, terminal:
 /** svid.pem last: who watches it finds the others there. */
 export function pemFiles(svid: ReceivedSvid): SvidFile[] {
   return [
-    { name: 'bundle.pem', content: certificatesPem(svid.bundle), secret: false },
-    { name: 'svid.key', content: privateKeyPem(svid), secret: true },
-    { name: SVID_FILE, content: certificatesPem(svid.chain), secret: false },
+    { name: 'bundle.pem', content: certificatesToPem(svid.bundle), secret: false },
+    { name: 'svid.key', content: toPem('PRIVATE KEY', svid.privateKey), secret: true },
+    { name: SVID_FILE, content: certificatesToPem(svid.chain), secret: false },
   ];
 }
 
@@ -110,8 +111,8 @@ function svidJson(svid: ReceivedSvid): object {
     notBefore: new Date(svid.notBefore).toISOString(),
     notAfter: new Date(svid.notAfter).toISOString(),
     serial: svid.serial,
-    certificates: certificatesPem(svid.chain),
-    bundle: certificatesPem(svid.bundle),
-    federatedBundles: Object.fromEntries([...svid.federated].map(([trustDomain, roots]) => [trustDomain, certificatesPem(roots)])),
+    certificates: certificatesToPem(svid.chain),
+    bundle: certificatesToPem(svid.bundle),
+    federatedBundles: Object.fromEntries([...svid.federated].map(([trustDomain, roots]) => [trustDomain, certificatesToPem(roots)])),
   };
 }

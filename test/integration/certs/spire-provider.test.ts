@@ -108,8 +108,7 @@ test('a message with anything wrong in it is discarded whole: the former SVIDs s
   await using spire = await FakeSpire.start();
   const good = await spire.svid(CART);
   const web = await spire.svid(WEB);
-  const elsewhere = await FakeSpire.start();
-  await using _ = elsewhere;
+  await using elsewhere = await FakeSpire.start('else.test');
   const cases: readonly (readonly [string, object, RegExp])[] = [
     ['no SPIFFE ID', { spiffeId: '' }, /no spiffeId/],
     ['no chain', { x509Svid: new Uint8Array() }, /no x509Svid/],
@@ -121,6 +120,7 @@ test('a message with anything wrong in it is discarded whole: the former SVIDs s
     ['a chain cut short', { x509Svid: web.x509Svid.slice(0, -1) }, /cut short/],
     ['an ID that is not certified', { spiffeId: `${WEB}2` }, /certifies/],
     ['another trust domain', { spiffeId: 'spiffe://else.test/ns/shop/sa/web' }, /trust domain/],
+    ['an SVID of another trust domain', await elsewhere.svid('spiffe://else.test/ns/shop/sa/web'), /not of the trust domain/],
     ['a bundle that did not sign it', { bundle: elsewhere.roots }, /cannot be used/],
   ];
   spire.pushSvids({ ...good, x509SvidKey: good.x509SvidKey.slice() });

@@ -47,6 +47,25 @@ for (const host of [null, '127.0.0.1', '::1']) {
   });
 }
 
+describe('draining a client', () => {
+  it('lets its calls end, then closes', async () => {
+    await using world = await echoWorld();
+    const client = world.client();
+    const answers = collect(client.serverStream(REPEAT, { text: 'x'.repeat(100_000), count: 50 }));
+    await client.drain(timeoutMs);
+    assert.equal((await answers).length, 50);
+    assert.equal((await statusOf(client.unary(SAY, HELLO, { timeoutMs }))).status, GRPC_STATUS.CANCELLED);
+  });
+
+  it('waits no longer than it may', async () => {
+    await using world = await echoWorld();
+    const client = world.client();
+    const hanging = statusOf(client.unary(HANG, HELLO, { timeoutMs }));
+    await client.drain(50);
+    assert.equal((await hanging).status, GRPC_STATUS.CANCELLED);
+  });
+});
+
 describe('a call', () => {
   it('takes turns with its answers: one comes before the next request', async () => {
     await using world = await echoWorld();

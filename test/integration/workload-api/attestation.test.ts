@@ -91,7 +91,13 @@ test('all that are part of no workload share one account, whatever users they ar
   await using listener = new Listener();
   const accounts = new Set<string>();
   for (const user of ['1001', '1002']) {
-    const { socket, child } = await listener.accept(['python3', '-c', `import os, socket; os.seteuid(${user})\n${CONNECT}`, listener.path, 'wait']);
+    const { socket, child } = await listener.accept([
+      'python3',
+      '-c',
+      `import os, socket; os.seteuid(${user})\n${CONNECT}`,
+      listener.path,
+      'wait',
+    ]);
     using caller = attestor(new Map()).attest(socket);
     assert.equal(caller.process.uid, Number(user));
     accounts.add(caller.account);
