@@ -35,8 +35,9 @@ export class ServerIdentity implements Disposable {
   readonly #verifier: SvidVerifier;
   readonly #unsubscribe: () => void;
   #context: SecureContext | null = null;
-  /** Of the trust state that the last one was asked for under. */
+  /** Of the trust state that the last one was asked for under, and who signed then. */
   #sequence: bigint | null = null;
+  #signer: string | null = null;
   #cancelTimer: () => void = () => {};
   #disposed = false;
 
@@ -46,7 +47,7 @@ export class ServerIdentity implements Disposable {
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => clock.now(), cacheSize: 0 });
     this.#unsubscribe = authority.onChange(() => {
       // It also tells of every node that it hears of.
-      if (authority.sequence !== this.#sequence) void this.#renewLater();
+      if (authority.sequence !== this.#sequence || authority.signer !== this.#signer) void this.#renewLater();
     });
   }
 
@@ -72,6 +73,7 @@ export class ServerIdentity implements Disposable {
     const { authority, dns, clock } = this.#options;
     const identity = issuanceIdentity(authority.trustDomain).text;
     this.#sequence = authority.sequence;
+    this.#signer = authority.signer;
     const svid = await obtainSvid(identity, this.#verifier, async (csr) => {
       return (await authority.issue(csr, { identity, ttlSeconds: TTL_SECONDS, dns })).certificateChain;
     });
