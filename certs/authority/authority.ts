@@ -337,6 +337,16 @@ export class Authority implements AsyncDisposable {
     }
   }
 
+  /** The id of the slot that signs now. */
+  get signer(): string {
+    return activeSlot(this.#state).id;
+  }
+
+  /** That of the trust state. */
+  get sequence(): bigint {
+    return this.#state.sequence;
+  }
+
   trust(): TrustState {
     return trustOf(this.#state, this.#refreshHintSeconds);
   }
