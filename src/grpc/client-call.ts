@@ -17,7 +17,6 @@ export class ClientCall {
   #cancelled: GrpcStatusError | null = null;
   /** As the fields have said so far; undefined: nothing. */
   #status: GrpcStatusError | null | undefined;
-  #isGrpc = false;
   #failure: unknown;
 
   constructor(stream: ClientHttp2Stream, maxMessageBytes: number, isConnected: () => boolean) {
@@ -37,8 +36,8 @@ export class ClientCall {
   #begin(headers: IncomingHttpHeaders & { readonly ':status'?: number | undefined }): void {
     const { ':status': httpStatus = 0, 'content-type': contentType = '' } = headers;
     this.#status = readStatusFields(headers);
-    this.#isGrpc = httpStatus === constants.HTTP_STATUS_OK && CONTENT_TYPE.test(contentType);
-    if (this.#isGrpc || this.#status !== undefined) return;
+    const isGrpc = httpStatus === constants.HTTP_STATUS_OK && CONTENT_TYPE.test(contentType);
+    if (isGrpc || this.#status !== undefined) return;
     this.cancel(
       new GrpcStatusError(
         httpStatus === constants.HTTP_STATUS_OK ? GRPC_STATUS.UNKNOWN : grpcStatusOfHttp(httpStatus),
