@@ -183,15 +183,15 @@ export class IssuanceService {
       this.#refuseEvicted(caller.node, call.peer);
       const state = this.#authority.trust();
       await send(toMessage(state, this.#clock.now()));
-      const due = this.#clock.now() + HEARTBEAT_MS;
-      using _heartbeat = disposable(this.#clock.after(HEARTBEAT_MS, wake));
+      const heartbeat = { isDue: false };
+      using _heartbeat = disposable(
+        this.#clock.after(HEARTBEAT_MS, () => {
+          heartbeat.isDue = true;
+          wake();
+        }),
+      );
       // The authority tells of every node that it hears of: passed on, one busy node would have all others, and all of them each other, busy.
-      while (
-        !stream.over &&
-        this.#clock.now() < due &&
-        this.#authority.sequence === state.sequence &&
-        !this.#isRefused(caller.node, call.peer)
-      ) {
+      while (!stream.over && !heartbeat.isDue && this.#authority.sequence === state.sequence && !this.#isRefused(caller.node, call.peer)) {
         changed = Promise.withResolvers<void>();
         await changed.promise;
       }
