@@ -12,6 +12,9 @@ export interface JwtSvid {
   readonly expiresAt: number;
 }
 
+/** What a provider says of what is held: good; replaced, with another to be had; or taken back, not to be used any more. */
+export type SvidStanding = 'current' | 'replaced' | 'withdrawn';
+
 /** For status and metrics. */
 export interface IdentityProviderStatus {
   /** `authority`: our own in this process. `remote`: our own on another host. `spire`: an upstream SPIRE agent. */
@@ -39,7 +42,12 @@ export interface IdentityProvider extends AsyncDisposable {
    * @throws CertsError or IdentityError with the reason
    */
   jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid>;
-  /** The trust domain's state now; null until it is known. */
+  /**
+   * SPIRE gives, replaces and withdraws SVIDs by itself; with an authority of ours the node asks, and taint and revocation are in `trust()`.
+   * @param held the SVID that is in use; null: none, and `replaced` says that there is one now
+   */
+  standing(identity: string, held: SvidMaterial | null): SvidStanding;
+  /** The trust domain's state now; null until it is known, and where the provider says that this node may not know it any more. */
   trust(): TrustState | null;
   /** Bundles of other trust domains that the provider itself federates with (SPIRE does). Ours has none: the agent fetches them. */
   federatedBundles(): readonly SpiffeBundle[];

@@ -10,9 +10,7 @@ import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { JwtSvid } from '../identity-provider.ts';
-import { createKeyStore } from '../keystore/pkcs12.ts';
 import { readPrivateFile } from '../private-file.ts';
-import { certificatesFromPem } from '../x509/pem.ts';
 import { type KeyProtection, privateKeyPem, readSigners, readState, storeKeys, writeState } from './authority-file.ts';
 import {
   type AuthorityMaterial,
@@ -337,6 +335,16 @@ export class Authority implements AsyncDisposable {
     }
   }
 
+  /** The id of the slot that signs now. */
+  get signer(): string {
+    return activeSlot(this.#state).id;
+  }
+
+  /** That of the trust state. */
+  get sequence(): bigint {
+    return this.#state.sequence;
+  }
+
   trust(): TrustState {
     return trustOf(this.#state, this.#refreshHintSeconds);
   }
@@ -455,6 +463,14 @@ export class Authority implements AsyncDisposable {
     this.#wake();
   }
 
+  /** Rotations do not wait for this node any more, unless it is heard of again. */
+  nodeGone(name: string): void {
+    if (this.#nodes.get(name) === null) return;
+    this.#nodes.delete(name);
+    this.#notifier.changed();
+    this.#wake();
+  }
+
   /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? By the token that the node joined with. */
   mayRun(node: string, namespace: string): boolean {
     return this.#nodes.get(node)?.namespaces.includes(namespace) ?? false;
@@ -475,16 +491,6 @@ export class Authority implements AsyncDisposable {
   async exportKey(id: string, passphrase: string): Promise<string> {
     if (passphrase === '') throw new CertsError('WEFT_CERTS_PASSPHRASE', 'the passphrase is empty', { nextStep: 'give one' });
     return privateKeyPem(readPrivateKey(findSlot(this.#state, id).stored.key, this.#protection.passphrase ?? undefined), passphrase);
-  }
-
-  /**
-   * A slot's signing key and chain for a backup: PKCS#12, under the name `weft`.
-   * @throws CertsError WEFT_CERTS_SLOT, WEFT_CERTS_KEY_STORE for an empty password
-   */
-  exportKeyStore(id: string, password: string): Promise<Uint8Array> {
-    const { stored } = findSlot(this.#state, id);
-    const privateKey = readPrivateKey(stored.key, this.#protection.passphrase ?? undefined).export({ type: 'pkcs8', format: 'der' });
-    return createKeyStore({ privateKey, certificates: certificatesFromPem(stored.certificates), password, friendlyName: 'weft' });
   }
 
   /** Stops timers and watching. The record of this process's own node ends: who starts again reads the state anew. */

@@ -1,7 +1,7 @@
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
+import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { obtainSvid } from './issued-chain.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
@@ -44,6 +44,10 @@ export class AuthorityProvider implements IdentityProvider {
     return this.#authority.issueJwt({ identity, audience });
   }
 
+  standing(): SvidStanding {
+    return 'current';
+  }
+
   trust(): TrustState {
     return this.#authority.trust();
   }
@@ -53,7 +57,13 @@ export class AuthorityProvider implements IdentityProvider {
   }
 
   onChange(listener: () => void): () => void {
-    const unsubscribe = this.#authority.onChange(listener);
+    let { sequence } = this.#authority;
+    const unsubscribe = this.#authority.onChange(() => {
+      // It also tells of every node that it hears of, which is none of the trust state.
+      if (this.#authority.sequence === sequence) return;
+      ({ sequence } = this.#authority);
+      listener();
+    });
     this.#unsubscribes.add(unsubscribe);
     return () => {
       this.#unsubscribes.delete(unsubscribe);

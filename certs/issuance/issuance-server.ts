@@ -103,11 +103,12 @@ export class IssuanceServer implements AsyncDisposable {
 
   #take(socket: TLSSocket, address: string): void {
     const chain = peerChain(socket);
-    let peer: IssuancePeer = { address, identity: null, expiresAt: null };
+    let peer: IssuancePeer = { address, identity: null, validFrom: null, expiresAt: null };
     if (chain.length > 0) {
       try {
         const identity = this.#verifier.verify(chain);
-        peer = { address, identity, expiresAt: readCertificateFields(chain[0] as Uint8Array).notAfter };
+        const { notBefore, notAfter } = readCertificateFields(chain[0] as Uint8Array);
+        peer = { address, identity, validFrom: notBefore, expiresAt: notAfter };
       } catch (error) {
         socket.destroy();
         this.#warnings.warn({ address, reason: errorText(error) }, 'the certificate of a client of the issuance service is refused');

@@ -124,7 +124,8 @@ export class IssuanceService {
     const asked = Number(request.validityDuration);
     const ttlSeconds = asked > 0 ? Math.min(asked, this.#maxTtlSeconds) : this.#maxTtlSeconds;
     // Before there is an SVID that could be used to ask for more.
-    if (impersonated === undefined && caller.grantedNamespaces !== null) await this.#nodes.joined(caller.node, caller.grantedNamespaces);
+    if (impersonated === undefined && caller.grantedNamespaces !== null)
+      await this.#nodes.joined(caller.node, caller.grantedNamespaces, this.#clock.now());
     const { certificateChain } = await this.#authority.issue(csr, { identity, ttlSeconds });
     if (caller.by === 'one-time-token') this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
     const chain = certificatesFromPem(certificateChain);
@@ -172,15 +173,28 @@ export class IssuanceService {
     const caller = await this.#authenticateJoined(call);
     using stream = this.#openStream(caller.node, call.signal);
     const listening = this.#listen(requests, caller, call.peer).finally(stream.end);
+    // It may fail while an answer waits to be read, long before it is looked at: an unhandled rejection would end the process.
+    listening.catch(() => {});
     let changed = Promise.withResolvers<void>();
     const wake = (): void => changed.resolve();
     using _unsubscribe = disposable(this.#authority.onChange(wake));
     void stream.ended.then(wake);
     while (!stream.over) {
-      changed = Promise.withResolvers<void>();
-      await send(toMessage(this.#authority.trust(), this.#clock.now()));
-      using _heartbeat = disposable(this.#clock.after(HEARTBEAT_MS, wake));
-      if (!stream.over) await changed.promise;
+      this.#refuseEvicted(caller.node, call.peer);
+      const state = this.#authority.trust();
+      await send(toMessage(state, this.#clock.now()));
+      let isDue = false;
+      using _heartbeat = disposable(
+        this.#clock.after(HEARTBEAT_MS, () => {
+          isDue = true;
+          wake();
+        }),
+      );
+      // The authority tells of every node that it hears of: passed on, one busy node would have all others, and all of them each other, busy.
+      while (!stream.over && !isDue && this.#authority.sequence === state.sequence && !this.#isRefused(caller.node, call.peer)) {
+        changed = Promise.withResolvers<void>();
+        await changed.promise;
+      }
     }
     // Its failure is that of the call.
     if (!stream.replaced) await listening;
@@ -188,7 +202,8 @@ export class IssuanceService {
 
   async #listen(requests: AsyncIterable<WatchRequest>, caller: Caller, peer: IssuancePeer): Promise<void> {
     for await (const { acknowledgedSequence: acknowledged, sentAt } of requests) {
-      this.#takeOf(caller.node);
+      // Again with each message: a node that was evicted meanwhile is not heard of any more.
+      this.#admit(caller, peer);
       if (acknowledged !== null && acknowledged > this.#authority.trust().sequence) {
         throw new CertsError('WEFT_CERTS_ACKNOWLEDGED', `${caller.node} acknowledged ${acknowledged}, which there has not been`);
       }
@@ -217,25 +232,30 @@ export class IssuanceService {
   async #authenticate(call: Call<IssuancePeer>): Promise<Caller> {
     // Counted before anything is looked at: guessing tokens is bounded too.
     if (call.peer.identity === null && !this.#perAddress.take(call.peer.address)) throw limit(call.peer.address);
-    return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata));
+    return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata), call.peer);
   }
 
   /** For what a node does after it has joined: a token, which may be spent by it, is no use here. */
   async #authenticateJoined(call: Call<IssuancePeer>): Promise<Caller> {
     const caller = await byNodeSvid(call.peer, call.metadata);
     if (caller === null) throw new CertsError('WEFT_CERTS_CALLER_UNKNOWN', "it did not show a node's SVID", { nextStep: 'join first' });
-    return this.#admit(caller);
+    return this.#admit(caller, call.peer);
   }
 
-  #admit(caller: Caller): Caller {
+  #admit(caller: Caller, peer: IssuancePeer): Caller {
     this.#takeOf(caller.node);
     // A token is newer than the eviction, or it would have been revoked.
-    if (caller.by === 'svid' && this.#nodes.isEvicted(caller.node)) {
-      throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${caller.node} was evicted`, {
-        nextStep: 'let it join with a new token, if it may',
-      });
-    }
+    if (caller.by === 'svid') this.#refuseEvicted(caller.node, peer);
     return caller;
+  }
+
+  #isRefused(node: string, { validFrom }: IssuancePeer): boolean {
+    return this.#nodes.isRefused(node, validFrom ?? 0);
+  }
+
+  #refuseEvicted(node: string, peer: IssuancePeer): void {
+    if (!this.#isRefused(node, peer)) return;
+    throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
   }
 
   #takeOf(node: string): void {

@@ -11,7 +11,7 @@ import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
-import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
+import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { toPem } from '../x509/pem.ts';
 import { type AuthorityAddress, dialAuthority, unknownAuthority, verifyAuthority } from './authority-dial.ts';
@@ -60,6 +60,7 @@ const MOVES: Readonly<Record<State, readonly State[]>> = {
 };
 
 const CALL_TIMEOUT_MS = 15_000;
+const CONNECT_PATIENCE_MS = 2_000;
 const BACKOFF_START_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
 const BACKOFF_JITTER = 0.2;
@@ -88,6 +89,8 @@ export class RemoteProvider implements IdentityProvider {
   #svid: SvidMaterial | null = null;
   #trust: TrustState | null = null;
   #client: GrpcClient | null = null;
+  /** Replaced clients whose calls are still under way. */
+  readonly #draining = new Set<GrpcClient>();
   #requests: RequestQueue<WatchRequest> | null = null;
   #acknowledged: bigint | null = null;
   #problem: string | null = 'it has not joined yet';
@@ -135,13 +138,16 @@ export class RemoteProvider implements IdentityProvider {
   }
 
   async x509Svid(identity: string, ttlSeconds: number): Promise<SvidMaterial> {
-    const client = this.#connected();
-    return obtainSvid(identity, this.#verifier, (csr) => this.#certify(client, csr, ttlSeconds, identity));
+    return obtainSvid(identity, this.#verifier, async (csr) => this.#certify(await this.#connected(), csr, ttlSeconds, identity));
   }
 
   async jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
-    const minted = await this.#connected().unary(MINT_JWT_SVID, { identity, audience }, { timeoutMs: CALL_TIMEOUT_MS });
+    const minted = await (await this.#connected()).unary(MINT_JWT_SVID, { identity, audience }, { timeoutMs: CALL_TIMEOUT_MS });
     return { identity, token: minted.token, issuedAt: Number(minted.issuedAt), expiresAt: Number(minted.expiresAt) };
+  }
+
+  standing(): SvidStanding {
+    return 'current';
   }
 
   trust(): TrustState | null {
@@ -171,8 +177,8 @@ export class RemoteProvider implements IdentityProvider {
     if (this.#state !== 'closed') this.#move('closed');
     this.#closing.abort();
     this.#requests?.end();
-    await this.#client?.[Symbol.asyncDispose]();
     await this.#running;
+    await Promise.all([...this.#draining].map((client) => client[Symbol.asyncDispose]()));
     this.#notifier[Symbol.dispose]();
   }
 
@@ -187,9 +193,20 @@ export class RemoteProvider implements IdentityProvider {
     return this.#state === 'closed';
   }
 
-  #connected(): GrpcClient {
+  /** Waits for the moment of connecting, at the start and after a renewal; not for an authority that is away. */
+  async #connected(): Promise<GrpcClient> {
+    if (this.#client === null && this.#failures === 0 && !this.#closed) await this.#nextChange(CONNECT_PATIENCE_MS);
     if (this.#client !== null) return this.#client;
     throw new CertsError('WEFT_CERTS_AUTHORITY_AWAY', this.#problem ?? 'the authority is away', { nextStep: 'see `weft status`' });
+  }
+
+  async #nextChange(patienceMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const unsubscribe = this.#notifier.subscribe(resolve);
+    const cancel = this.#clock.after(patienceMs, resolve);
+    await promise;
+    unsubscribe();
+    cancel();
   }
 
   /** Joins when it must, and watches, until it is closed. */
@@ -209,6 +226,7 @@ export class RemoteProvider implements IdentityProvider {
 
   #failed(error: unknown): void {
     this.#failures++;
+    this.#notifier.changed();
     const problem = errorText(error instanceof GrpcStatusError && error.cause instanceof WeftError ? error.cause : error);
     if (problem !== this.#problem) this.#options.log.warn({ reason: problem }, 'the authority cannot be used; trying again');
     this.#problem = problem;
@@ -300,9 +318,15 @@ export class RemoteProvider implements IdentityProvider {
       requests.end();
       this.#requests = null;
       this.#client = null;
-      await client[Symbol.asyncDispose]();
+      this.#drain(client);
       if (this.#state === 'watching') this.#move('away');
     }
+  }
+
+  /** Its calls may end on their own; new ones go to its successor. */
+  #drain(client: GrpcClient): void {
+    this.#draining.add(client);
+    void client.drain(CALL_TIMEOUT_MS).then(() => this.#draining.delete(client));
   }
 
   async #learn(message: WatchResponse): Promise<void> {

@@ -3,7 +3,7 @@ import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
-import type { IdentityProvider, IdentityProviderStatus, JwtSvid } from '../identity-provider.ts';
+import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import type { JwtBundlesResponse, JwtSvidResponse, X509BundlesResponse } from '../workload-api/messages.ts';
 import { BrokerConnection } from './broker-connection.ts';
 import { BrokerSubscriptions } from './broker-subscriptions.ts';
@@ -112,11 +112,19 @@ export class SpireProvider implements IdentityProvider {
     try {
       response = await (this.#broker === null
         ? this.#workloadApi.jwtSvid(identity, audience)
-        : this.#broker.connection.jwtSvid(this.#broker.subscriptions.of(identity).pid, identity, audience));
+        : this.#broker.connection.jwtSvid(running(this.#broker.subscriptions.of(identity), identity).pid, identity, audience));
     } catch (error) {
       throw error instanceof CertsError ? error : noSvid(identity, callProblem(error));
     }
     return readJwtSvid(response, identity, audience, this.#clock.now());
+  }
+
+  standing(identity: string, held: SvidMaterial | null): SvidStanding {
+    if (this.#disposed) return 'current';
+    const newest = (this.#broker?.subscriptions ?? this.#ownSvids).current(identity);
+    // Gone from the last message, expired, or of a process that exited.
+    if (newest === null) return held === null ? 'current' : 'withdrawn';
+    return newest.certificateChain === held?.certificateChain ? 'current' : 'replaced';
   }
 
   /** Null until SPIRE sent it, and again once SPIRE says that this agent is entitled to no bundle (SPIFFE_Workload_API.md section 5.2.2). */
@@ -176,7 +184,7 @@ export class SpireProvider implements IdentityProvider {
   }
 
   #svidsOf(identity: string): SvidSubscription {
-    return this.#broker === null ? this.#ownSvids : this.#broker.subscriptions.of(identity).svids;
+    return this.#broker === null ? this.#ownSvids : running(this.#broker.subscriptions.of(identity), identity).svids;
   }
 
   #checkOpen(): void {
@@ -188,6 +196,12 @@ export class SpireProvider implements IdentityProvider {
     this.#notifier.changed();
     for (const wake of this.#waiters) wake();
   }
+}
+
+/** @throws CertsError WEFT_CERTS_SPIRE_NO_SVID when there is no subscription for want of a process */
+function running<Subscribed>(subscription: Subscribed | null, identity: string): Subscribed {
+  if (subscription === null) throw noSvid(identity, 'no process of the workload runs');
+  return subscription;
 }
 
 /** Waits for changes, for so long in all. */

@@ -5,6 +5,8 @@ import { IdentityError, parseSpiffeId, type SpiffeId } from '../../src/model/ide
 import { type CertificateFields, EXTENDED_KEY_USAGE, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
 import type { BundleSource } from './identity-source.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
+import { isStrongKey, publicKeyDigest } from '../x509/public-key.ts';
+import { SIGNATURE_ALGORITHMS } from '../x509/signature-algorithms.ts';
 
 export interface SvidVerifierOptions {
   /** Milliseconds since the epoch. Default: Date.now. */
@@ -17,7 +19,7 @@ export interface SvidVerifierOptions {
  * How far the issuer's clock may run ahead of ours. There is no such allowance at the other end: a peer renews at half of its
  * certificate's life, so one that shows an expired certificate has a problem that must be seen.
  */
-export const CLOCK_SKEW_MS = 10_000;
+const CLOCK_SKEW_MS = 10_000;
 /** Certificates a peer may send, leaf included. */
 export const MAX_CHAIN_CERTIFICATES = 8;
 /** Signatures checked for one chain: bounds what a peer with many look-alike intermediates can cost. */
@@ -25,19 +27,6 @@ const MAX_SIGNATURE_CHECKS = 16;
 const DEFAULT_CACHE_SIZE = 4096;
 /** Issuers that are no roots, whose intermediates are remembered: more than all federated trust domains together have at a time. */
 const MAX_ISSUERS = 256;
-const MIN_RSA_BITS = 2048;
-
-/** Signature algorithms a certificate may carry: SHA-2 with ECDSA or RSA, and Ed25519. OpenSSL by itself would also take SHA-1. */
-const SIGNATURE_ALGORITHMS: ReadonlySet<string> = new Set([
-  '1.2.840.10045.4.3.2',
-  '1.2.840.10045.4.3.3',
-  '1.2.840.10045.4.3.4',
-  '1.2.840.113549.1.1.11',
-  '1.2.840.113549.1.1.12',
-  '1.2.840.113549.1.1.13',
-  '1.3.101.112',
-]);
-const CURVES: ReadonlySet<string> = new Set(['prime256v1', 'secp384r1', 'secp521r1']);
 
 interface ParsedCertificate {
   readonly fields: CertificateFields;
@@ -281,19 +270,6 @@ function parse(der: Uint8Array, what: string): ParsedCertificate {
 /** Issuers may have the same name, as one does before and after it changed its key. */
 function issuerKey({ issuer, authorityKeyIdentifier }: CertificateFields): string {
   return hash('sha256', Buffer.concat([issuer, authorityKeyIdentifier ?? new Uint8Array()]), 'base64');
-}
-
-/** The lower-case hexadecimal SHA-256 of a key's SubjectPublicKeyInfo: how trust bundles name revoked CA keys. */
-export function publicKeyDigest(key: KeyObject): string {
-  return hash('sha256', key.export({ type: 'spki', format: 'der' }), 'hex');
-}
-
-/** P-256 and larger NIST curves, Ed25519, RSA from 2048 bits. */
-export function isStrongKey(key: KeyObject): boolean {
-  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
-  if (type === 'ec') return CURVES.has(details?.namedCurve ?? '');
-  if (type === 'rsa') return (details?.modulusLength ?? 0) >= MIN_RSA_BITS;
-  return type === 'ed25519';
 }
 
 /** Depth first from the leaf to a root. Roots come before intermediates, so that a superfluous chain costs nothing. */

@@ -6,7 +6,7 @@ import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { formatBundle } from '../bundle/bundle-format.ts';
 import type { SpiffeBundle } from '../bundle/trust-state.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, sleep, systemClock } from '../clock.ts';
 import type { JwtSvid } from '../identity-provider.ts';
 import { verifyJwtSvid } from '../jwt/jwt-svid-verifier.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
@@ -66,7 +66,7 @@ export interface WorkloadApiOptions {
 /** How long a first message waits for the first SVID of a workload. */
 export const SVID_WAIT_MS = 5_000;
 /** A change that concerns many streams reaches each within this: one more millisecond for every 10 streams, up to the limit. */
-export const LONGEST_JITTER_MS = 500;
+const LONGEST_JITTER_MS = 500;
 const JITTER_MS_PER_STREAM = 0.1;
 /** A token with more would be good for nobody, and would fill the cache. */
 const MAX_AUDIENCES = 32;
@@ -174,18 +174,7 @@ export class WorkloadApi implements Disposable {
   async #jitter(signal: AbortSignal): Promise<void> {
     const most = Math.min(LONGEST_JITTER_MS, this.#streams.taken * JITTER_MS_PER_STREAM);
     const delay = Math.floor(most * this.#random());
-    if (delay < 1 || signal.aborted) return;
-    await new Promise<void>((resolve) => {
-      const cancel = this.#clock.after(delay, () => {
-        signal.removeEventListener('abort', stop);
-        resolve();
-      });
-      const stop = (): void => {
-        cancel();
-        resolve();
-      };
-      signal.addEventListener('abort', stop, { once: true });
-    });
+    if (delay >= 1) await sleep(this.#clock, delay, signal);
   }
 
   #requireOpen(call: Call<Caller>, place: Place): void {
@@ -220,7 +209,7 @@ export class WorkloadApi implements Disposable {
         },
       ],
       crl: [],
-      federatedBundles: new Map(this.#source.federatedBundles().map((bundle) => [mapKey(bundle), concatenated(bundle)])),
+      federatedBundles: new Map(this.#federatedBundles().map((bundle) => [mapKey(bundle), concatenated(bundle)])),
     };
     const known = this.#x509Svids.get(identity);
     if (known !== undefined && isDeepStrictEqual(known, response)) return known;
@@ -256,7 +245,17 @@ export class WorkloadApi implements Disposable {
   }
 
   #allBundles(): SpiffeBundle[] {
-    return [this.#ownBundle(), ...this.#source.federatedBundles()];
+    return [this.#ownBundle(), ...this.#federatedBundles()];
+  }
+
+  /** One for each trust domain, the first that there is: as SvidManager.setBundles has it. A foreign bundle in our own name would speak for us. */
+  #federatedBundles(): SpiffeBundle[] {
+    const found = new Map<string, SpiffeBundle>();
+    for (const bundle of this.#source.federatedBundles()) {
+      if (bundle.trustDomain !== this.#source.bundle()?.trustDomain && !found.has(bundle.trustDomain))
+        found.set(bundle.trustDomain, bundle);
+    }
+    return [...found.values()];
   }
 
   async #fetchJwtSvid({ audience, spiffeId }: JwtSvidRequest, call: Call<Caller>): Promise<JwtSvidResponse> {

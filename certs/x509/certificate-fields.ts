@@ -50,7 +50,7 @@ export const EXTENDED_KEY_USAGE = {
 } as const;
 
 /** Larger certificates are refused before they are read. An SVID with the longest SPIFFE ID has about 2.5 KiB. */
-export const MAX_CERTIFICATE_BYTES: number = 16 * 1024;
+const MAX_CERTIFICATE_BYTES = 16 * 1024;
 
 const OID = {
   subjectKeyIdentifier: '2.5.29.14',

@@ -6,6 +6,7 @@ import { AdminError } from './admin-error.ts';
 import { type Answer, json, noContent, notFound } from './answer.ts';
 import type { Endpoint } from './endpoint.ts';
 import { JsonServer, type Route } from './json-server.ts';
+import { isLabel, isName } from './names.ts';
 import { pathOf, readJson } from './request.ts';
 
 const AUTHORITY: Endpoint = {
@@ -16,8 +17,6 @@ const AUTHORITY: Endpoint = {
 };
 
 const BASE = '/v1/authority';
-const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
-const LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const SHORTEST_TOKEN_SECONDS = 1;
 const LONGEST_TOKEN_SECONDS = 30 * 24 * 3600;
 const MAX_NAMESPACES = 64;
@@ -31,7 +30,7 @@ export function serveAuthoritySocket(source: AuthoritySource, runDirectory: stri
 }
 
 /** The requests of src/model/authority-api.ts. */
-export function authorityRoutes(source: AuthoritySource): Route {
+function authorityRoutes(source: AuthoritySource): Route {
   return async (request) => {
     const path = pathOf(request);
     const answer = path.startsWith(BASE) ? await answerTo(source, request, path.slice(BASE.length)) : null;
@@ -72,7 +71,7 @@ async function answerTo(source: AuthoritySource, request: IncomingMessage, path:
 
 function tokenRequest(body: unknown): TokenRequest {
   const { node, ttlSeconds, reusable = false, allowedNamespaces = [] } = (body ?? {}) as Record<string, unknown>;
-  if (typeof node !== 'string' || !NAME.test(node)) throw bad('node must be the name of a node');
+  if (!isName(node)) throw bad('node must be the name of a node');
   if (typeof ttlSeconds !== 'number' || !(ttlSeconds >= SHORTEST_TOKEN_SECONDS && ttlSeconds <= LONGEST_TOKEN_SECONDS)) {
     throw bad(`ttlSeconds must be a number from ${SHORTEST_TOKEN_SECONDS} to ${LONGEST_TOKEN_SECONDS}`);
   }
@@ -85,10 +84,6 @@ function tokenRequest(body: unknown): TokenRequest {
 
 function isForced(body: unknown): boolean {
   return ((body ?? {}) as { force?: unknown }).force === true;
-}
-
-function isLabel(value: unknown): value is string {
-  return typeof value === 'string' && LABEL.test(value);
 }
 
 /** The values themselves are the authority's to check; they never go into an error text. */

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { type Answer, json, noContent, notFound } from '../admin/answer.ts';
 import type { Endpoint } from '../admin/endpoint.ts';
 import { JsonServer } from '../admin/json-server.ts';
+import { isName } from '../admin/names.ts';
 import { pathOf, readJson } from '../admin/request.ts';
 import {
   ADMIN_SOCKET_NAME,
@@ -33,8 +34,6 @@ export interface AdminSource {
   addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer>;
   removeHostWorkload(namespace: string, name: string): Promise<void>;
 }
-
-const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 
 const AGENT: Endpoint = {
   name: 'an agent',
@@ -130,10 +129,6 @@ export class AdminServer implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#servers.disposeAsync();
   }
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === 'string' && NAME.test(value);
 }
 
 function hostWorkloadRequest(body: unknown): HostWorkloadRequest {

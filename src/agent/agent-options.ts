@@ -1,3 +1,5 @@
+import type { BundleEndpointSettings } from '../model/bundle-endpoint.ts';
+
 /** What one node agent is started with. `weft agent` makes it from flags; tests and the lab make their own. All paths are absolute. */
 export interface AgentOptions {
   /** The watched directory of YAML. */
@@ -31,6 +33,8 @@ export interface AgentOptions {
       };
   /** Where other nodes get their identities from this agent's authority, and the DNS names they may dial it by; null: nowhere. */
   readonly issuance: { readonly listen: { readonly host: string; readonly port: number }; readonly names: readonly string[] } | null;
+  /** Where the trust domain's bundle is published for others to federate with; null: nowhere. */
+  readonly bundleEndpoint: BundleEndpointSettings | null;
   readonly svidTtlSeconds: number;
   /** Proxy threads, at least 1. */
   readonly workers: number;

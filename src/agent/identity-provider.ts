@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Authority } from '../../certs/authority/authority.ts';
+import { publication } from '../../certs/bundle/publication.ts';
 import type { IdentityProvider } from '../../certs/identity-provider.ts';
 import { AuthorityProvider } from '../../certs/issuance/authority-provider.ts';
 import { authoritySource } from '../../certs/issuance/authority-source.ts';
@@ -51,11 +52,11 @@ export async function openIdentityProvider(options: AgentOptions, parts: Identit
 
 type OwnAuthority = Extract<AgentOptions['certificateAuthority'], { readonly kind: 'directory' | 'given' }>;
 
-async function openAuthority({ trustDomain, nodeName }: AgentOptions, chosen: OwnAuthority): Promise<Authority> {
+async function openAuthority({ trustDomain, nodeName, bundleEndpoint }: AgentOptions, chosen: OwnAuthority): Promise<Authority> {
   const { passphraseFile } = chosen;
   if (chosen.kind === 'directory') {
     const passphrase = passphraseFile === null ? null : () => readPassphrase(passphraseFile);
-    return Authority.open({ directory: chosen.directory, trustDomain, nodeName, passphrase });
+    return Authority.open({ directory: chosen.directory, trustDomain, nodeName, passphrase, ...publication(bundleEndpoint) });
   }
   const key = await readPrivateFile(chosen.keyFile);
   if (key === null) {

@@ -5,6 +5,7 @@ import { KernelHooks } from '../../bpf/kernel-hooks.ts';
 import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
+import { openBundleEndpoint } from '../../certs/bundle/open-bundle-endpoint.ts';
 import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
@@ -31,6 +32,7 @@ import { createJwksFetcher } from './jwks-fetcher.ts';
 import {
   bundleRefreshFailures,
   bundleSequences,
+  clockSkew,
   configurationProblems,
   kernelEvents,
   renderMetrics,
@@ -82,6 +84,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const ownBundle = (): SpiffeBundle | null => provider.trust()?.bundle ?? null;
   const federation = started.use(startFederation({ stateDirectory: options.stateDirectory, ownBundle, log }));
   const trust = started.use(new TrustFollower({ provider, federation, svids, log }));
+  if (options.bundleEndpoint !== null) {
+    started.use(
+      await openBundleEndpoint({
+        settings: options.bundleEndpoint,
+        source: { bundle: ownBundle },
+        svids,
+        onError: (error) => log.warn({ err: error }, 'the bundle endpoint has a problem'),
+      }),
+    );
+  }
 
   // Keys of token issuers: fetched here, once for all workers.
   const jwks = started.use(
@@ -280,8 +292,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       services: snapshot.services.length,
       policies: snapshot.policies.map(({ name }) => name),
       enrolments: registry.enrolments(),
-      problems: [...problems.lines, ...registry.warnings],
+      problems: [...problems.lines, ...registry.warnings, ...providerProblem()],
     };
+  }
+
+  function providerProblem(): string[] {
+    const { from, problem } = provider.status();
+    return problem === null ? [] : [`identities from ${from}: ${problem}`];
   }
 
   function svidsAnswer(): SvidsAnswer {
@@ -319,6 +336,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     };
   }
 
+  function knownBundles(): { trustDomain: string; sequence: bigint }[] {
+    return [ownBundle(), ...provider.federatedBundles(), ...federation.bundles()].flatMap((bundle) =>
+      bundle === null || bundle.sequence === null ? [] : [{ trustDomain: bundle.trustDomain, sequence: bundle.sequence }],
+    );
+  }
+
   async function metrics(): Promise<string> {
     const traffic = (await workers.requestAll({ type: 'traffic' })) as TrafficSnapshot[][];
     const expiring = svids.status().flatMap(({ identity, notAfter }) => (notAfter === null ? [] : [{ identity, notAfter }]));
@@ -326,7 +349,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       kernelEvents(new Map(Object.entries(hooks.counters()))),
       svidExpiry(expiring, Date.now()),
       ...svidRequests(svids.counters),
-      bundleSequences(svids.bundles()),
+      bundleSequences(knownBundles()),
+      clockSkew(provider.status().clockSkewSeconds),
       bundleRefreshFailures(federation.status()),
       configurationProblems(problems.counts),
     ]);

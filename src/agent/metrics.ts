@@ -99,7 +99,7 @@ export function svidRequests(counters: SvidCounters): MetricFamily[] {
 }
 
 /** The sequence of each trust bundle (spiffe_sequence where its publisher gives one). */
-export function bundleSequences(bundles: readonly { readonly trustDomain: string; readonly sequence: number | bigint }[]): MetricFamily {
+export function bundleSequences(bundles: readonly { readonly trustDomain: string; readonly sequence: bigint }[]): MetricFamily {
   return {
     name: 'weft_trust_bundle_sequence',
     help: 'Sequence number of the trust bundle of a trust domain; it grows with each change',

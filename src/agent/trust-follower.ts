@@ -1,4 +1,6 @@
 import type { SpiffeBundle, TrustState } from '../../certs/bundle/trust-state.ts';
+import type { SvidStanding } from '../../certs/identity-provider.ts';
+import type { SvidMaterial } from '../model/data-plane.ts';
 import { errorText } from '../model/errors.ts';
 import type { Log } from '../model/log.ts';
 
@@ -11,12 +13,17 @@ export interface FederatedBundles {
 export interface TrustFollowerOptions {
   readonly provider: {
     trust(): TrustState | null;
+    standing(identity: string, held: SvidMaterial | null): SvidStanding;
     federatedBundles(): readonly SpiffeBundle[];
     onChange(listener: () => void): () => void;
     acknowledge(sequence: bigint): void;
   };
   readonly federation: FederatedBundles;
-  readonly svids: { readonly version: number; setBundles(own: TrustState, federated: readonly SpiffeBundle[]): readonly Error[] };
+  readonly svids: {
+    readonly version: number;
+    setBundles(own: TrustState, federated: readonly SpiffeBundle[]): readonly Error[];
+    review(standing: (identity: string, held: SvidMaterial | null) => SvidStanding): void;
+  };
   readonly log: Pick<Log, 'error'>;
 }
 
@@ -28,7 +35,7 @@ export class TrustFollower implements Disposable {
   readonly #options: TrustFollowerOptions;
   readonly #unsubscribes: readonly (() => void)[];
   /** The newest trust state that is in force here, and the version of the SVID manager that has it. */
-  #applied: { readonly sequence: bigint; readonly version: number } | null = null;
+  #applied: { readonly trust: TrustState; readonly version: number } | null = null;
   #workersVersion = 0;
   #acknowledged: bigint | null = null;
 
@@ -50,20 +57,28 @@ export class TrustFollower implements Disposable {
 
   #apply(): void {
     const { provider, federation, svids, log } = this.#options;
-    const trust = provider.trust();
+    const trust = provider.trust() ?? this.#nothing();
     if (trust === null) return;
     const problems = svids.setBundles(trust, [...provider.federatedBundles(), ...federation.bundles()]);
     for (const error of problems) log.error({ err: error }, `a trust bundle cannot be used, the one before it stays: ${errorText(error)}`);
     // Whatever is wrong may be wrong with our own: an authority that waits for us shall see that we have not got there.
     if (problems.length > 0) return;
-    this.#applied = { sequence: trust.sequence, version: svids.version };
+    this.#applied = { trust, version: svids.version };
     this.#acknowledge();
+    svids.review((identity, held) => provider.standing(identity, held));
+  }
+
+  /** What is in force after the provider took back what it had said: nobody is trusted. Null where it has said nothing yet. */
+  #nothing(): TrustState | null {
+    if (this.#applied === null) return null;
+    const { trust } = this.#applied;
+    return { ...trust, bundle: { ...trust.bundle, x509Authorities: [], jwtAuthorities: [] } };
   }
 
   #acknowledge(): void {
     const applied = this.#applied;
-    if (applied === null || applied.version > this.#workersVersion || applied.sequence === this.#acknowledged) return;
-    this.#acknowledged = applied.sequence;
-    this.#options.provider.acknowledge(applied.sequence);
+    if (applied === null || applied.version > this.#workersVersion || applied.trust.sequence === this.#acknowledged) return;
+    this.#acknowledged = applied.trust.sequence;
+    this.#options.provider.acknowledge(applied.trust.sequence);
   }
 }

@@ -1,13 +1,18 @@
 import { join } from 'node:path';
 import { Authority } from '../../certs/authority/authority.ts';
+import { openBundleEndpoint } from '../../certs/bundle/open-bundle-endpoint.ts';
+import { publication } from '../../certs/bundle/publication.ts';
 import { authoritySource } from '../../certs/issuance/authority-source.ts';
 import { NodeRegister } from '../../certs/issuance/node-register.ts';
+import { AuthorityProvider } from '../../certs/issuance/authority-provider.ts';
 import { IssuanceServer } from '../../certs/issuance/issuance-server.ts';
+import { SvidManager } from '../../certs/svid/svid-manager.ts';
 import { serveAuthoritySocket } from '../admin/authority-routes.ts';
 import { ConfigDirectory } from '../config/config-directory.ts';
 import { formatProblem } from '../config/format-problem.ts';
 import { ConfiguredPlacements } from '../config/placements.ts';
-import { createLog } from '../log/log.ts';
+import { createLog, type Logger } from '../log/log.ts';
+import type { BundleEndpointSettings } from '../model/bundle-endpoint.ts';
 
 /** What `weft ca serve` is started with. Paths are absolute. */
 export interface AuthorityProcessOptions {
@@ -25,6 +30,8 @@ export interface AuthorityProcessOptions {
   readonly passphrase: (() => Promise<string>) | null;
   /** Holds the authority's socket. */
   readonly runDirectory: string;
+  /** Where the bundle is published for others to federate with; null: nowhere. */
+  readonly bundleEndpoint: BundleEndpointSettings | null;
   readonly logLevel: string;
   readonly drainTimeoutMs: number;
 }
@@ -50,6 +57,7 @@ export async function serveAuthority(options: AuthorityProcessOptions): Promise<
       trustDomain,
       nodeName: options.nodeName,
       passphrase: options.passphrase,
+      ...publication(options.bundleEndpoint),
     }),
   );
   const nodes = await NodeRegister.open(join(options.authorityDirectory, 'joined'));
@@ -78,6 +86,7 @@ export async function serveAuthority(options: AuthorityProcessOptions): Promise<
       service: { maxTtlSeconds: options.maxTtlSeconds },
     }),
   );
+  if (options.bundleEndpoint !== null) started.use(await publish(authority, options.bundleEndpoint, options.nodeName, log));
   log.info({ trustDomain, port: server.port }, 'the authority runs');
 
   const owned = started.move();
@@ -89,4 +98,23 @@ export async function serveAuthority(options: AuthorityProcessOptions): Promise<
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** The bundle endpoint, with an SVID of its own kept fresh. */
+async function publish(authority: Authority, settings: BundleEndpointSettings, nodeName: string, log: Logger): Promise<AsyncDisposable> {
+  await using opened = new AsyncDisposableStack();
+  const provider = opened.use(new AuthorityProvider({ authority, nodeName, from: 'this process' }));
+  const svids = opened.use(new SvidManager({ obtain: (identity, ttlSeconds) => provider.x509Svid(identity, ttlSeconds) }));
+  const follow = (): void => void svids.setBundles(authority.trust(), []);
+  opened.defer(authority.onChange(follow));
+  follow();
+  opened.use(
+    await openBundleEndpoint({
+      settings,
+      source: { bundle: () => authority.trust().bundle },
+      svids,
+      onError: (error) => log.warn({ err: error }, 'the bundle endpoint has a problem'),
+    }),
+  );
+  return opened.move();
 }

@@ -10,7 +10,7 @@
  *   GET  /v1/authority/tokens                 TokensAnswer
  *   POST /v1/authority/tokens                 TokenRequest -> 201 TokenAnswer
  *   DELETE /v1/authority/tokens/ID            204
- *   DELETE /v1/authority/nodes/NAME           204: refused until it joins again
+ *   DELETE /v1/authority/nodes/NAME           204: refused until it joins again, and not waited for
  * Times are ISO 8601 texts. Errors are ErrorAnswer.
  */
 export const AUTHORITY_SOCKET_NAME = 'ca.sock';
@@ -48,8 +48,8 @@ export interface NodeAnswer {
   readonly lastSeen: string | null;
   /** The sequence of the trust state that it verifies with; null: none yet. */
   readonly acknowledged: string | null;
-  /** Rotations wait for it until then at most: that long its SVIDs may be in use. */
-  readonly liveUntil: string;
+  /** Rotations wait for it until then at most: that long its SVIDs may be in use. Null: it was evicted, and nothing waits for it. */
+  readonly liveUntil: string | null;
   /** How far its clock is ahead of the authority's. */
   readonly clockSkewSeconds: number | null;
 }

@@ -62,10 +62,10 @@ export const NO_IDENTITY: State<never> = { error: new GrpcStatusError(GRPC_STATU
 
 /** A SPIRE agent as its clients see it: the Workload API for one caller, and the Broker API. It checks what a SPIFFE server must check. */
 export class FakeSpire implements AsyncDisposable {
-  readonly directory: string = mkdtempSync(join(tmpdir(), 'weft-spire-'));
-  readonly socketPath: string = join(this.directory, 'api.sock');
-  readonly brokerPath: string = join(this.directory, 'broker.sock');
-  readonly trustDomain = 'mesh.test';
+  readonly directory: string;
+  readonly socketPath: string;
+  readonly brokerPath: string;
+  readonly trustDomain: string;
   readonly x509Svids: Topic<X509SvidResponse> = new Topic(NO_IDENTITY);
   readonly x509Bundles: Topic<X509BundlesResponse> = new Topic(NO_IDENTITY);
   readonly jwtBundles: Topic<JwtBundlesResponse> = new Topic(NO_IDENTITY);
@@ -84,12 +84,17 @@ export class FakeSpire implements AsyncDisposable {
   #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
 
-  private constructor(authority: Authority) {
+  private constructor(directory: string, authority: Authority, trustDomain: string) {
+    this.directory = directory;
+    this.socketPath = join(directory, 'api.sock');
+    this.brokerPath = join(directory, 'broker.sock');
     this.#authority = authority;
+    this.trustDomain = trustDomain;
   }
 
-  static async start(): Promise<FakeSpire> {
-    const spire = new FakeSpire(await newAuthority());
+  static async start(trustDomain = 'mesh.test'): Promise<FakeSpire> {
+    const directory = mkdtempSync(join(tmpdir(), 'weft-spire-'));
+    const spire = new FakeSpire(directory, await newAuthority(directory, trustDomain), trustDomain);
     await spire.listen();
     return spire;
   }
@@ -100,7 +105,8 @@ export class FakeSpire implements AsyncDisposable {
 
   /** A new signing key, as after a rotation of SPIRE's CA. */
   async replaceAuthority(): Promise<void> {
-    this.#authority = await newAuthority();
+    await this.#authority[Symbol.asyncDispose]();
+    this.#authority = await newAuthority(this.directory, this.trustDomain);
   }
 
   async svid(identity: string, { hint = '', ttlSeconds = 3600 }: { hint?: string; ttlSeconds?: number } = {}): Promise<X509Svid> {
@@ -154,6 +160,7 @@ export class FakeSpire implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.crash();
+    await this.#authority[Symbol.asyncDispose]();
     rmSync(this.directory, { recursive: true });
   }
 
@@ -219,11 +226,7 @@ export class FakeSpire implements AsyncDisposable {
   }
 }
 
-async function newAuthority(): Promise<Authority> {
-  const directory = mkdtempSync(join(tmpdir(), 'weft-fake-ca-'));
-  try {
-    return await Authority.open({ directory, trustDomain: 'mesh.test', nodeName: 'spire' });
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+/** It keeps its state in the directory. */
+function newAuthority(directory: string, trustDomain: string): Promise<Authority> {
+  return Authority.open({ directory: mkdtempSync(join(directory, 'ca-')), trustDomain, nodeName: 'spire' });
 }

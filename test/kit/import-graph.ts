@@ -58,8 +58,8 @@ const ROOT_IMPORTERS: ReadonlySet<string> = new Set(Object.values(COMPOSITION_RO
  * meaning would sooner or later say something else. These are pure: no sockets, no threads.
  */
 const PROXY_FOR_CLI: readonly string[] = ['proxy/policy/', 'proxy/http1/normalise-path.ts', 'proxy/gate/forwarded-for.ts'];
-/** And of identities: it is a client of the Workload API as any workload is, and writes what it got as keystores. */
-const CERTS_FOR_CLI: readonly string[] = ['certs/workload-api/', 'certs/keystore/'];
+/** And of identities: it is a client of the Workload API as any workload is, and writes what it got as PEM and keystores. */
+const CERTS_FOR_CLI: readonly string[] = ['certs/workload-api/', 'certs/keystore/', 'certs/x509/pem.ts'];
 /** The one file with unsafe code. */
 const FFI_FILE = 'bpf/libbpf-ts/src/ffi.ts';
 

@@ -7,9 +7,10 @@ import { errorText, WeftError } from '../../model/errors.ts';
 import { checkTrustDomain } from '../../model/identity.ts';
 import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError, EXIT, usageError } from '../cli-error.ts';
+import { addBundleEndpointOptions, bundleEndpointSettings, type BundleEndpointFlags } from '../bundle-endpoint-flags.ts';
 import { absolutePath, hostAndPort, namespaceName, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
-import { spireAgent } from './agent-spire-flags.ts';
+import { spireAgent, type SpireFlags } from '../spire-flags.ts';
 import { showError, type Terminal } from '../terminal.ts';
 
 type StartAgent = typeof startAgent;
@@ -17,7 +18,7 @@ type AgentOptions = Parameters<StartAgent>[0];
 type Agent = Awaited<ReturnType<StartAgent>>;
 
 /** The flags of `weft agent` as they were typed. */
-export interface AgentFlags {
+export interface AgentFlags extends BundleEndpointFlags, SpireFlags {
   readonly config: string;
   readonly nodeName?: string;
   readonly trustDomain: string;
@@ -34,9 +35,6 @@ export interface AgentFlags {
   readonly caName?: readonly string[];
   readonly caServer?: string;
   readonly caTokenFile?: string;
-  readonly spireSocket?: string;
-  readonly spireBrokerSocket?: string;
-  readonly spireBrokerId?: readonly string[];
   readonly svidTtl: string;
   readonly workers?: string;
   readonly metrics?: string;
@@ -59,7 +57,7 @@ export interface Machine {
 
 /** As in src/log/log.ts. */
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
-/** As in certs/certificate-authority.ts: no SVID lives longer. */
+/** As in certs/authority/certificate-authority.ts: no SVID lives longer. */
 export const LONGEST_SVID_TTL_SECONDS: number = 90 * 24 * 3600;
 const MOST_WORKERS = 64;
 const DEFAULT_MOST_WORKERS = 4;
@@ -85,6 +83,7 @@ export function agentOptions(flags: AgentFlags, machine: Machine): AgentOptions 
     cgroupRoot: cgroupRoot(flags.cgroupRoot, machine),
     certificateAuthority: spireAgent(flags, path) ?? certificateAuthority(flags, stateDirectory, path),
     issuance: issuance(flags),
+    bundleEndpoint: bundleEndpoint(flags, path),
     svidTtlSeconds: wholeNumber('--svid-ttl', flags.svidTtl, 1, LONGEST_SVID_TTL_SECONDS),
     workers:
       flags.workers === undefined
@@ -180,6 +179,18 @@ function issuance({ caListen, caName = [], caServer }: AgentFlags): AgentOptions
   return { listen: hostAndPort('--ca-listen', caListen), names: caName.map((name) => resourceName('--ca-name', name)) };
 }
 
+/** The authority signs the endpoint's SVID: where it is elsewhere, the bundle is published there, or with a certificate of the web. */
+function bundleEndpoint(flags: AgentFlags, path: (flag: string, text: string) => string): AgentOptions['bundleEndpoint'] {
+  const settings = bundleEndpointSettings(flags, flags.trustDomain, path);
+  if (settings?.certificate.kind === 'svid' && (flags.caServer !== undefined || flags.spireSocket !== undefined)) {
+    throw usageError(
+      '--bundle-endpoint needs the authority in this agent',
+      'publish the bundle where the authority is, or give --bundle-endpoint-cert',
+    );
+  }
+  return settings;
+}
+
 function workloadApiSocket({ workloadApi, runDir }: AgentFlags, path: (flag: string, text: string) => string): string | null {
   if (workloadApi === 'off') return null;
   return workloadApi === undefined ? join(path('--run-dir', runDir), WORKLOAD_API_SOCKET_NAME) : path('--workload-api', workloadApi);
@@ -200,7 +211,7 @@ export function logLevel(text: string): string {
 
 /** Adds `weft agent`. */
 export function addAgentCommand(program: Command, context: CommandContext): void {
-  program
+  const agent = program
     .command('agent')
     .summary('run the node agent of this host')
     .description('Runs the node agent of this host in the foreground: captures the connections of its workloads, and proxies them.')
@@ -231,7 +242,8 @@ export function addAgentCommand(program: Command, context: CommandContext): void
     .option('--drain-timeout <seconds>', 'how long connections may finish after SIGTERM', '10')
     .option('--no-denied-by-header', 'do not name the policy in the header x-weft-denied-by of refusals')
     .option('--root-namespace <name>', 'policies of this namespace hold for the whole mesh', 'istio-system')
-    .option('--max-connections <n>', 'entries of the kernel maps of connections, when they are made (default: 262144)')
+    .option('--max-connections <n>', 'entries of the kernel maps of connections, when they are made (default: 262144)');
+  addBundleEndpointOptions(agent)
     .addHelpText(
       'after',
       `

@@ -38,11 +38,12 @@ export function addCaImportCommand(ca: Command, { terminal }: CommandContext): v
 Examples:
   weft ca import --cert ca.pem --key ca.key                             to a running authority
   weft ca import --cert ca.pem --key ca.key --passphrase-file secret
+  weft ca import --pkcs12 ca.p12 --password-file secret
   weft ca import --cert ca.pem --key ca.key --ca-dir /var/lib/weft/ca   before the first start`,
     )
     .action(async (flags: ImportFlags) => {
-      const material = readMaterial(flags);
-      if (material === null) throw usageError('there is nothing to import', 'give --cert and --key');
+      const material = await readMaterial(flags);
+      if (material === null) throw usageError('there is nothing to import', 'give --cert and --key, or --pkcs12');
       if (flags.caDir !== undefined) {
         terminal.out(`${await importToDirectory(flags, material)}\n`);
         return;

@@ -32,7 +32,7 @@ Examples:
     )
     .action(async (flags: RotateFlags) => {
       const authority = authorityClient(flags);
-      const request: MaterialRequest = { material: readMaterial(flags) };
+      const request: MaterialRequest = { material: await readMaterial(flags) };
       const status = await authority.post<AuthorityStatusAnswer>('/v1/authority/rotate', request);
       await followRotation(authority, status, flags.wait === true, terminal);
     });
@@ -64,7 +64,7 @@ export function addCaStepCommands(ca: Command, { terminal }: CommandContext): vo
     .summary('put a new root into the bundle, which signs nothing yet')
     .addHelpText('after', '\nExample:\n  weft ca prepare && weft ca status')
     .action(async (flags: SocketFlags & MaterialFlags) => {
-      const request: MaterialRequest = { material: readMaterial(flags) };
+      const request: MaterialRequest = { material: await readMaterial(flags) };
       const slot = await authorityClient(flags).post<SlotAnswer>('/v1/authority/prepare', request);
       terminal.out(`${slot.id}\n`);
       terminal.err('activate it once every node has acknowledged the bundle: see `weft ca status`\n');

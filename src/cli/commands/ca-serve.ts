@@ -1,13 +1,14 @@
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { DEFAULT_RUN_DIRECTORY, DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
+import { addBundleEndpointOptions, bundleEndpointSettings, type BundleEndpointFlags } from '../bundle-endpoint-flags.ts';
 import { absolutePath, hostAndPort, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
 import { logLevel, LONGEST_SVID_TTL_SECONDS, nodeName, runAgent, trustDomain } from './agent.ts';
 import { loadControl } from './ca-control.ts';
 import { readSecret } from './ca-flags.ts';
 
-interface ServeFlags {
+interface ServeFlags extends BundleEndpointFlags {
   readonly config: string;
   readonly caDir: string;
   readonly caPassphraseFile?: string;
@@ -25,7 +26,8 @@ const LONGEST_DRAIN_SECONDS = 3600;
 
 /** Adds `weft ca serve`. */
 export function addCaServeCommand(ca: Command, context: CommandContext): void {
-  ca.command('serve')
+  const serve = ca
+    .command('serve')
     .summary('run the certificate authority for the nodes of a trust domain')
     .description(
       'Runs the certificate authority in the foreground, without a data plane: nodes join it with tokens and get their identities from it.',
@@ -40,7 +42,8 @@ export function addCaServeCommand(ca: Command, context: CommandContext): void {
     .option('--node-name <name>', 'the name of this host (default: the host name)')
     .option('--max-ttl <seconds>', 'longest life of the certificates it issues', '86400')
     .option('--log-level <level>', 'its log, on standard error', 'info')
-    .option('--drain-timeout <seconds>', 'how long calls may finish after SIGTERM', '5')
+    .option('--drain-timeout <seconds>', 'how long calls may finish after SIGTERM', '5');
+  addBundleEndpointOptions(serve)
     .addHelpText(
       'after',
       `
@@ -62,6 +65,7 @@ Signals: SIGTERM or SIGINT ends it with exit code 0; nodes go on with what they 
         maxTtlSeconds: wholeNumber('--max-ttl', flags.maxTtl, 1, LONGEST_SVID_TTL_SECONDS),
         passphrase: caPassphraseFile === undefined ? null : async () => readSecret(caPassphraseFile),
         runDirectory: absolutePath('--run-dir', flags.runDir),
+        bundleEndpoint: bundleEndpointSettings(flags, flags.trustDomain, absolutePath),
         logLevel: logLevel(flags.logLevel),
         drainTimeoutMs: secondsAsMs('--drain-timeout', flags.drainTimeout, LONGEST_DRAIN_SECONDS),
       };

@@ -115,11 +115,12 @@ function federate(
 ): World & AsyncDisposable {
   const clock = new ManualClock();
   const logged: string[] = [];
+  const note = (fields: object, message: string): void => void logged.push(`${message} ${JSON.stringify(fields)}`);
   const client = new FederationClient({
     store: new BundleStore(join(directory, 'bundles')),
     ownBundle: () => null,
     redirectTargets,
-    log: (_, message, fields) => logged.push(`${message} ${JSON.stringify(fields)}`),
+    log: { info: note, warn: note },
     clock,
     random: () => 0.5,
   });

@@ -108,8 +108,7 @@ test('a message with anything wrong in it is discarded whole: the former SVIDs s
   await using spire = await FakeSpire.start();
   const good = await spire.svid(CART);
   const web = await spire.svid(WEB);
-  const elsewhere = await FakeSpire.start();
-  await using _ = elsewhere;
+  await using elsewhere = await FakeSpire.start('else.test');
   const cases: readonly (readonly [string, object, RegExp])[] = [
     ['no SPIFFE ID', { spiffeId: '' }, /no spiffeId/],
     ['no chain', { x509Svid: new Uint8Array() }, /no x509Svid/],
@@ -121,6 +120,7 @@ test('a message with anything wrong in it is discarded whole: the former SVIDs s
     ['a chain cut short', { x509Svid: web.x509Svid.slice(0, -1) }, /cut short/],
     ['an ID that is not certified', { spiffeId: `${WEB}2` }, /certifies/],
     ['another trust domain', { spiffeId: 'spiffe://else.test/ns/shop/sa/web' }, /trust domain/],
+    ['an SVID of another trust domain', await elsewhere.svid('spiffe://else.test/ns/shop/sa/web'), /not of the trust domain/],
     ['a bundle that did not sign it', { bundle: elsewhere.roots }, /cannot be used/],
   ];
   spire.pushSvids({ ...good, x509SvidKey: good.x509SvidKey.slice() });
@@ -340,11 +340,25 @@ test('broker: with the last process of the workload its SVID is gone', async () 
   const pids = new Map([[CART, child.pid ?? 0]]);
   spire.pushWorkload(child.pid ?? 0, await spire.svid(CART));
   await using provider = providerOf(spire, brokerOf(spire, pids));
-  await provider.x509Svid(CART, 60);
+  const held = await provider.x509Svid(CART, 60);
+  assert.equal(provider.standing(CART, held), 'current');
   pids.delete(CART);
   let told = 0;
   provider.onChange(() => told++);
   child.kill('SIGKILL');
   await until('a word of it', () => told > 0);
-  assert.match(await outcome(provider, CART), /WEFT_CERTS_SPIRE_(NO_SVID|WITHDRAWN)/);
+  assert.equal(provider.standing(CART, held), 'withdrawn');
+  assert.equal(await outcome(provider, CART), 'WEFT_CERTS_SPIRE_NO_SVID');
+});
+
+test('broker: a workload whose process comes later is told of', async () => {
+  await using spire = await FakeSpire.start();
+  await withOwnIdentity(spire);
+  const pids = new Map<string, number>();
+  await using provider = providerOf(spire, brokerOf(spire, pids));
+  assert.equal(await outcome(provider, CART), 'WEFT_CERTS_SPIRE_NO_SVID');
+  assert.equal(provider.standing(CART, null), 'current');
+  spire.pushWorkload(process.pid, await spire.svid(CART));
+  pids.set(CART, process.pid);
+  await until('an SVID to be had', () => provider.standing(CART, null) === 'replaced');
 });

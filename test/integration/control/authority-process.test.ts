@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { createKeyStore } from '../../../certs/keystore/pkcs12.ts';
 import { runCli } from '../../../src/cli/program.ts';
 import { type AuthorityProcess, serveAuthority } from '../../../src/control/main.ts';
 import type { AuthorityStatusAnswer } from '../../../src/model/authority-api.ts';
@@ -30,6 +31,7 @@ class CaWorld implements AsyncDisposable {
       dns: [],
       maxTtlSeconds: 3600,
       passphrase: null,
+      bundleEndpoint: null,
       runDirectory: join(this.directory, 'run'),
       logLevel: 'silent',
       drainTimeoutMs: 1000,
@@ -47,7 +49,7 @@ class CaWorld implements AsyncDisposable {
     return JSON.parse((await this.weft('status', '--json')).out) as AuthorityStatusAnswer;
   }
 
-  file(name: string, content: string): string {
+  file(name: string, content: string | Uint8Array): string {
     const path = join(this.directory, name);
     mkdirSync(this.directory, { recursive: true });
     writeFileSync(path, content, { mode: 0o600 });
@@ -134,6 +136,20 @@ describe('weft ca, with an authority that runs', () => {
     assert.equal((await world.weft('export', '--out', file)).code, 0);
     assert.equal(readFileSync(file, 'utf8').match(/BEGIN CERTIFICATE/g)?.length, 2);
     assert.match((await world.weft('export', '--out', file)).err, /WEFT_CLI_FILE/);
+  });
+
+  test('import takes a PKCS#12 file too, and not without its password', async () => {
+    await using world = await new CaWorld().serve();
+    const root = await forgeRoot();
+    const privateKey = new Uint8Array(createPrivateKey(root.privateKey).export({ type: 'pkcs8', format: 'der' }));
+    const store = await createKeyStore({ privateKey, certificates: [root.der], password: 'correct horse', friendlyName: 'ca' });
+    const file = world.file('ca.p12', store);
+    assert.match((await world.weft('import', '--pkcs12', file)).err, /--pkcs12 needs its password/);
+    const wrong = await world.weft('import', '--pkcs12', file, '--password-file', world.file('wrong', 'battery staple'));
+    assert.match(wrong.err, /WEFT_CERTS_KEY_STORE/);
+    const { code, out, err } = await world.weft('import', '--pkcs12', file, '--password-file', world.file('secret', 'correct horse'));
+    assert.equal(code, 0, err);
+    assert.equal((await world.status()).slots.find(({ id }) => id === out.trim())?.state, 'prepared');
   });
 
   test('does not show a key that it refuses', async () => {

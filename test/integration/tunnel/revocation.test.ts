@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { publicKeyDigest } from '../../../certs/svid/peer-verifier.ts';
+import { publicKeyDigest } from '../../../certs/x509/public-key.ts';
 import { ChainWatch } from '../../../proxy/tunnel/chain-watch.ts';
 import { TunnelPool } from '../../../proxy/tunnel/tunnel-pool.ts';
 import type { ByteStream } from '../../../src/model/byte-stream.ts';

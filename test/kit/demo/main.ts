@@ -2,8 +2,12 @@
  * `npm run demo`: the mesh on this machine, shown with its evidence. `--keep` leaves it up and says how to play with it.
  * Every line that claims something is checked; if one does not hold, the demo says so and ends with 1.
  */
+import { fileURLToPath } from 'node:url';
 import { parseArgs, styleText } from 'node:util';
+import type { AuthorityStatusAnswer } from '../../../src/model/authority-api.ts';
 import { errorText } from '../../../src/model/errors.ts';
+import { exec } from '../child.ts';
+import { agentRunDirectory } from '../lab/agent.ts';
 import type { LabPod } from '../lab/index.ts';
 import { type AccessLogLine, Mesh } from '../mesh.ts';
 
@@ -23,6 +27,7 @@ spec:
     to: [{operation: {methods: [GET], paths: [/, /catalog/*]}}]
 `;
 const MARKER = 'order-4711';
+const WEFT = fileURLToPath(new URL('../../../src/cli/weft', import.meta.url));
 
 const started = performance.now();
 let failed = 0;
@@ -124,6 +129,47 @@ async function rollout(mesh: Mesh): Promise<void> {
   claim(lost.length === 0 && caller.total > 0, `${caller.total} calls to both servers, ${verdict} (in steady state ${steps.join(', ')})`);
 }
 
+/** `weft` as an operator of node-a, or as a process of a pod. */
+async function weft(mesh: Mesh, args: readonly string[], pod: LabPod | null = null): Promise<string> {
+  const command = [WEFT, ...args];
+  const result = pod === null ? await exec([...command, '--run-dir', agentRunDirectory(mesh.nodeA)]) : await pod.exec(command);
+  if (result.code !== 0) throw new Error(result.stderr);
+  return result.stdout;
+}
+
+async function identity(mesh: Mesh): Promise<void> {
+  heading('7. A workload gets its own identity, from the SPIFFE Workload API');
+  const socket = `unix://${agentRunDirectory(mesh.nodeA)}/public/workload-api.sock`;
+  const fetched = await weft(mesh, ['svid', 'fetch', '--socket', socket], mesh.client);
+  claim(fetched.includes('spiffe://cluster.local/ns/shop/sa/client'), 'in pod client, no token, no configuration: weft svid fetch');
+  for (const line of fetched.trimEnd().split('\n')) say(`    ${line}`);
+  const stranger = await mesh.stranger.exec([WEFT, 'svid', 'fetch', '--socket', socket]);
+  claim(stranger.code !== 0, `pod stranger asks the same socket, and gets: ${stranger.stderr.split('\n', 1)[0]}`);
+}
+
+async function rotation(mesh: Mesh): Promise<void> {
+  heading('8. A new root for the trust domain, while the client keeps calling');
+  const status = async (): Promise<AuthorityStatusAnswer> =>
+    JSON.parse(await weft(mesh, ['ca', 'status', '--json'])) as AuthorityStatusAnswer;
+  const old = (await status()).slots.find(({ state }) => state === 'active')?.id;
+  await using caller = mesh.keepCalling(mesh.client, [mesh.near, mesh.far]);
+  await weft(mesh, ['ca', 'rotate']);
+  let now = await status();
+  while (now.rotation?.phase === 'publishing') {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    now = await status();
+  }
+  await caller.more(4);
+  await caller.stop();
+  const active = now.slots.find(({ state }) => state === 'active')?.id;
+  claim(
+    active !== undefined && active !== old,
+    `weft ca rotate: both nodes acknowledged the new root, now ${active} signs; ${old} goes when its last SVID has expired`,
+  );
+  const lost = [...caller.statuses].filter(([code]) => code !== 200);
+  claim(lost.length === 0, `${caller.total} calls meanwhile, ${lost.length === 0 ? 'every one answered 200' : JSON.stringify(lost)}`);
+}
+
 function keep(mesh: Mesh): void {
   mesh.lab.keep();
   heading('It stays up. To play with it:');
@@ -144,6 +190,8 @@ try {
     await allowlist(mesh);
     await strangers(mesh);
     await rollout(mesh);
+    await identity(mesh);
+    await rotation(mesh);
     if (values.keep && failed === 0) keep(mesh);
   } finally {
     await mesh[Symbol.asyncDispose]();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { SpiffeBundle, TrustState } from '../../../certs/bundle/trust-state.ts';
+import type { SvidMaterial } from '../../../src/model/data-plane.ts';
 import { TrustFollower } from '../../../src/agent/trust-follower.ts';
 
 function bundle(trustDomain: string): SpiffeBundle {
@@ -20,6 +21,7 @@ class Source {
   trust = (): TrustState | null => this.state;
   federatedBundles = (): readonly SpiffeBundle[] => [];
   bundles = (): readonly SpiffeBundle[] => this.foreign;
+  standing = (): 'withdrawn' => 'withdrawn';
   acknowledge = (sequence: bigint): void => void this.acknowledged.push(sequence);
   onChange = (listener: () => void): (() => void) => {
     this.#listeners.add(listener);
@@ -34,18 +36,22 @@ function world(problems: readonly Error[] = []) {
   const provider = new Source();
   const federation = new Source();
   const taken: string[][] = [];
+  const roots: number[] = [];
   const errors: string[] = [];
+  const standings: string[] = [];
   const svids = {
     version: 0,
+    review: (standing: (identity: string, held: SvidMaterial | null) => string): void => void standings.push(standing('', null)),
     setBundles(own: TrustState, federated: readonly SpiffeBundle[]): readonly Error[] {
       svids.version++;
+      roots.push(own.bundle.x509Authorities.length);
       taken.push([own.bundle, ...federated].map((one) => one.trustDomain));
       return problems;
     },
   };
   const log = { error: (_: unknown, message: string) => void errors.push(message) };
   const follower = new TrustFollower({ provider, federation, svids, log } as unknown as ConstructorParameters<typeof TrustFollower>[0]);
-  return { provider, federation, svids, taken, errors, follower };
+  return { provider, federation, svids, taken, roots, standings, errors, follower };
 }
 
 test('a trust state is acknowledged once every worker goes by it, and only once', () => {
@@ -86,6 +92,23 @@ test('nothing is set while the provider knows no trust state', () => {
   const { federation, taken } = world();
   federation.changed();
   assert.deepEqual(taken, []);
+});
+
+test('a provider that takes back what it said leaves nobody trusted', () => {
+  const { provider, roots } = world();
+  const known = trust(1n);
+  provider.state = { ...known, bundle: { ...known.bundle, x509Authorities: [new Uint8Array(1)] } };
+  provider.changed();
+  provider.state = null;
+  provider.changed();
+  assert.deepEqual(roots, [1, 0]);
+});
+
+test('after each change the provider is asked what its SVIDs are worth', () => {
+  const { provider, standings } = world();
+  provider.state = trust(1n);
+  provider.changed();
+  assert.deepEqual(standings, ['withdrawn']);
 });
 
 test('a bundle that cannot be used is logged, and not acknowledged', () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { before, describe, test } from 'node:test';
-import { MAX_CHAIN_CERTIFICATES, publicKeyDigest, SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { publicKeyDigest } from '../../../certs/x509/public-key.ts';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
 import {
   bundlesOf,

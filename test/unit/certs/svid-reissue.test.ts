@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { before, beforeEach, describe, test } from 'node:test';
 import type { SpiffeBundle, TrustState } from '../../../certs/bundle/trust-state.ts';
 import { CertsError } from '../../../certs/errors.ts';
-import { publicKeyDigest } from '../../../certs/svid/peer-verifier.ts';
+import { publicKeyDigest } from '../../../certs/x509/public-key.ts';
 import { isWiped } from '../../../certs/svid/private-key.ts';
 import { type ObtainSvid, SvidManager, TAINTED_SPREAD_MS } from '../../../certs/svid/svid-manager.ts';
 import { IdentityError } from '../../../src/model/identity.ts';
@@ -147,6 +147,34 @@ test('renewNow asks for those SVIDs at once, and for no others', async () => {
   manager.renewNow(({ identity }) => identity === OTHER);
   await until(() => manager.counters.renewed === 1);
   assert.deepEqual(asked, [OTHER]);
+});
+
+test('an identity that was refused is asked for again as soon as the provider has it, and not before', async () => {
+  let given = false;
+  using manager = manage({
+    obtain: async (identity, ttlSeconds) => {
+      if (given) return obtain(identity, ttlSeconds);
+      throw new CertsError('WEFT_CERTS_SPIRE_NO_SVID', 'no', {});
+    },
+  });
+  manager.ensure(IDENTITY);
+  await until(() => manager.status()[0]?.state === 'backoff');
+  manager.review(() => 'current');
+  assert.equal(manager.status()[0]?.state, 'backoff');
+  given = true;
+  manager.review((_, held) => (held === null ? 'replaced' : 'current'));
+  await until(() => manager.current(IDENTITY) !== null);
+  assert.deepEqual(asked, [IDENTITY]);
+});
+
+test('what the provider took back is out of use at once, and asked for again', async () => {
+  using manager = manage();
+  manager.ensure(IDENTITY);
+  await manager.wait(IDENTITY, 5000);
+  manager.review((_, held) => (held === null ? 'current' : 'withdrawn'));
+  assert.equal(manager.current(IDENTITY), null);
+  await until(() => manager.current(IDENTITY) !== null);
+  assert.equal(asked.length, 2);
 });
 
 describe('the key of an SVID', () => {

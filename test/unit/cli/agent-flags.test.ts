@@ -32,6 +32,7 @@ test('the defaults of weft agent come from the machine', () => {
     cgroupRoot: '/sys/fs/cgroup/unified',
     certificateAuthority: { kind: 'directory', directory: '/var/lib/weft/ca', passphraseFile: null },
     issuance: null,
+    bundleEndpoint: null,
     svidTtlSeconds: 86_400,
     workers: 4,
     metrics: null,

@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { bundleRefreshFailures, bundleSequences, configurationProblems, kernelEvents, svidExpiry } from '../../../src/agent/metrics.ts';
+import {
+  bundleRefreshFailures,
+  bundleSequences,
+  clockSkew,
+  configurationProblems,
+  kernelEvents,
+  svidExpiry,
+  svidRequests,
+} from '../../../src/agent/metrics.ts';
 import { COUNTER_FAMILIES } from '../../../proxy/telemetry/counter-table.ts';
 import { runCli } from '../../../src/cli/program.ts';
 import { RecordedTerminal } from './recorded-terminal.ts';
@@ -29,6 +37,8 @@ test('docs/operations.md names every metric of ours, and no other', () => {
     configurationProblems(new Map()),
     bundleSequences([]),
     bundleRefreshFailures([]),
+    clockSkew(null),
+    ...svidRequests({ issued: 0, renewed: 0, failed: {} }),
   ];
   const names = [...COUNTER_FAMILIES, ...ofMain].map(({ name }) => name);
   assert.deepEqual(

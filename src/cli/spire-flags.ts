@@ -1,14 +1,23 @@
-import { errorText } from '../../model/errors.ts';
-import { parseSpiffeId } from '../../model/identity.ts';
-import { usageError } from '../cli-error.ts';
-import type { AgentFlags } from './agent.ts';
+import { errorText } from '../model/errors.ts';
+import { parseSpiffeId } from '../model/identity.ts';
+import { usageError } from './cli-error.ts';
+
+/** The flags that name a SPIRE agent, as they were typed. */
+export interface SpireFlags {
+  readonly spireSocket?: string;
+  readonly spireBrokerSocket?: string;
+  readonly spireBrokerId?: readonly string[];
+}
 
 /** As in src/agent/agent-options.ts. */
-export interface SpireAgent {
+interface SpireAgent {
   readonly kind: 'spire';
   readonly socketPath: string;
   readonly broker: { readonly socketPath: string; readonly servers: readonly string[] } | null;
 }
+
+/** Those that name another source of identities. */
+const AUTHORITY_FLAGS = ['caDir', 'caCert', 'caKey', 'caPassphraseFile', 'caListen', 'caServer', 'caTokenFile'] as const;
 
 /**
  * The SPIRE agent that the flags name, or null when they name none.
@@ -16,7 +25,7 @@ export interface SpireAgent {
  * @throws CliError WEFT_CLI_USAGE for flags that make no sense together
  */
 export function spireAgent(
-  flags: Pick<AgentFlags, 'spireSocket' | 'spireBrokerSocket' | 'spireBrokerId' | 'caDir' | 'caCert' | 'caKey'>,
+  flags: SpireFlags & { readonly [flag in (typeof AUTHORITY_FLAGS)[number]]?: string },
   path: (flag: string, text: string) => string,
 ): SpireAgent | null {
   const { spireSocket, spireBrokerSocket, spireBrokerId } = flags;
@@ -24,7 +33,7 @@ export function spireAgent(
     if (spireBrokerSocket === undefined && spireBrokerId === undefined) return null;
     throw usageError('the Broker API needs an identity of the agent itself', 'give --spire-socket, too: that of the Workload API');
   }
-  if (flags.caDir !== undefined || flags.caCert !== undefined || flags.caKey !== undefined) {
+  if (AUTHORITY_FLAGS.some((flag) => flags[flag] !== undefined)) {
     throw usageError('identities come from SPIRE or from an authority', 'give --spire-socket, or the flags that begin with --ca');
   }
   if (spireBrokerSocket === undefined && spireBrokerId !== undefined) {
