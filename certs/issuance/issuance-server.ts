@@ -7,6 +7,7 @@ import type { Placements } from '../../src/model/placements.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { readCertificateFields } from '../x509/certificate-fields.ts';
+import { addressGroup } from './address-group.ts';
 import { BoundedLog } from './bounded-log.ts';
 import type { IssuancePeer } from './caller.ts';
 import { IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
@@ -30,6 +31,12 @@ export interface IssuanceOptions {
   readonly service?: Pick<IssuanceServiceOptions, 'maxTtlSeconds' | 'authenticators' | 'perNode' | 'perAddress'>;
 }
 
+/**
+ * Connections at once of those who show no SVID: a node that joins needs one for a second. The oldest makes room, so that many addresses with many
+ * idle connections keep out neither whoever joins nor, above all, the nodes, for whom the rest of the places are.
+ */
+const MAX_WITHOUT_SVID = 256;
+
 interface Connection {
   /** DER, leaf first. Empty: it showed no certificate. */
   readonly chain: readonly Uint8Array[];
@@ -44,6 +51,8 @@ export class IssuanceServer implements AsyncDisposable {
   readonly #verifier: SvidVerifier;
   readonly #grpc: GrpcServer<IssuancePeer>;
   readonly #connections = new Map<TLSSocket, Connection>();
+  /** Those of them that showed no SVID, in the order in which they came. */
+  readonly #withoutSvid = new Set<TLSSocket>();
   readonly #owned = new AsyncDisposableStack();
   #listener: TlsListener | null = null;
 
@@ -52,7 +61,9 @@ export class IssuanceServer implements AsyncDisposable {
     this.#clock = options.clock ?? systemClock;
     this.#warnings = new BoundedLog(log, this.#clock);
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => this.#clock.now() });
-    this.#grpc = this.#owned.use(new GrpcServer<IssuancePeer>({}));
+    this.#grpc = this.#owned.use(
+      new GrpcServer<IssuancePeer>({ peerKey: ({ identity, address }) => identity?.text ?? addressGroup(address) }),
+    );
     new IssuanceService({
       authority,
       nodes: options.nodes,
@@ -118,10 +129,13 @@ export class IssuanceServer implements AsyncDisposable {
     const { expiresAt } = peer;
     const cancelExpiry = expiresAt === null ? () => {} : this.#clock.after(expiresAt - this.#clock.now(), () => socket.destroy());
     this.#connections.set(socket, { chain, address, cancelExpiry });
+    if (chain.length === 0) this.#withoutSvid.add(socket);
     socket.once('close', () => {
       cancelExpiry();
       this.#connections.delete(socket);
+      this.#withoutSvid.delete(socket);
     });
+    if (this.#withoutSvid.size > MAX_WITHOUT_SVID) this.#withoutSvid.values().next().value?.destroy();
     this.#grpc.accept(socket, peer);
   }
 

@@ -7,6 +7,7 @@ import type { TrustState } from '../bundle/trust-state.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import { certificatesFromPem, toPem } from '../x509/pem.ts';
+import { addressGroup } from './address-group.ts';
 import { BoundedLog } from './bounded-log.ts';
 import {
   authenticate,
@@ -48,7 +49,7 @@ export interface IssuanceServiceOptions {
   readonly authenticators?: readonly CallerAuthenticator[];
   /** What one node may ask for. Default: 500 a second, 2,000 at once. */
   readonly perNode?: BucketLimits;
-  /** What one address may try without a node's SVID. Default: 10 a second, 20 at once. */
+  /** What one address (an IPv6 /64) may try without a node's SVID. Default: 10 a second, 20 at once. */
   readonly perAddress?: BucketLimits;
   readonly clock?: Clock;
 }
@@ -138,7 +139,7 @@ export class IssuanceService {
    * @throws CertsError WEFT_CERTS_CALLER_LIMIT
    */
   fetchRoots({ peer }: Call<IssuancePeer>): FetchRootsResponse {
-    if (!this.#perAddress.take(peer.address)) throw limit(peer.address);
+    this.#takeOfAddress(peer.address);
     return { x509Authorities: this.#authority.trust().bundle.x509Authorities };
   }
 
@@ -231,7 +232,7 @@ export class IssuanceService {
 
   async #authenticate(call: Call<IssuancePeer>): Promise<Caller> {
     // Counted before anything is looked at: guessing tokens is bounded too.
-    if (call.peer.identity === null && !this.#perAddress.take(call.peer.address)) throw limit(call.peer.address);
+    if (call.peer.identity === null) this.#takeOfAddress(call.peer.address);
     return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata), call.peer);
   }
 
@@ -256,6 +257,10 @@ export class IssuanceService {
   #refuseEvicted(node: string, peer: IssuancePeer): void {
     if (!this.#isRefused(node, peer)) return;
     throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
+  }
+
+  #takeOfAddress(address: string): void {
+    if (!this.#perAddress.take(addressGroup(address))) throw limit(address);
   }
 
   #takeOf(node: string): void {

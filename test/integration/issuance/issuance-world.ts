@@ -112,7 +112,7 @@ export class IssuanceWorld implements AsyncDisposable {
   }
 
   /** A TLS connection to the service, not checked. */
-  dial(options: ConnectionOptions = {}, host = '127.0.0.1'): Promise<TLSSocket> {
+  dial(options: ConnectionOptions & { readonly localAddress?: string } = {}, host = '127.0.0.1'): Promise<TLSSocket> {
     return new Promise((resolve, reject) => {
       const socket = connect({ host, port: this.server.port, ALPNProtocols: ['h2'], rejectUnauthorized: false, ...options });
       this.#stack.defer(() => void socket.destroy());
