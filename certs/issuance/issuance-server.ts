@@ -9,6 +9,7 @@ import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { readCertificateFields } from '../x509/certificate-fields.ts';
 import { BoundedLog } from './bounded-log.ts';
 import type { IssuancePeer } from './caller.ts';
+import type { IssuanceCounts } from './issuance-counts.ts';
 import { IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import { ISSUANCE_SERVICES } from './messages.ts';
@@ -24,6 +25,7 @@ export interface IssuanceOptions {
   readonly listen: { readonly host: string; readonly port: number };
   /** DNS names of the server's certificate, for clients that check one. */
   readonly dns: readonly string[];
+  readonly counts: IssuanceCounts;
   readonly log: Log;
   readonly clock?: Clock;
   readonly connectionLimits?: Partial<TlsListenerLimits>;
@@ -40,6 +42,7 @@ interface Connection {
 /** The issuance service on its port. Every connection that shows a certificate shows a valid SVID of the trust domain, as long as it lasts. */
 export class IssuanceServer implements AsyncDisposable {
   readonly #clock: Clock;
+  readonly #counts: IssuanceCounts;
   readonly #warnings: BoundedLog;
   readonly #verifier: SvidVerifier;
   readonly #grpc: GrpcServer<IssuancePeer>;
@@ -50,6 +53,7 @@ export class IssuanceServer implements AsyncDisposable {
   private constructor(options: IssuanceOptions) {
     const { authority, log } = options;
     this.#clock = options.clock ?? systemClock;
+    this.#counts = options.counts;
     this.#warnings = new BoundedLog(log, this.#clock);
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => this.#clock.now() });
     this.#grpc = this.#owned.use(new GrpcServer<IssuancePeer>({}));
@@ -57,6 +61,7 @@ export class IssuanceServer implements AsyncDisposable {
       authority,
       nodes: options.nodes,
       placements: options.placements,
+      counts: options.counts,
       log,
       clock: this.#clock,
       ...options.service,
@@ -110,6 +115,7 @@ export class IssuanceServer implements AsyncDisposable {
         peer = { address, identity, expiresAt: readCertificateFields(chain[0] as Uint8Array).notAfter };
       } catch (error) {
         socket.destroy();
+        this.#counts.refused.unauthenticated++;
         this.#warnings.warn({ address, reason: errorText(error) }, 'the certificate of a client of the issuance service is refused');
         return;
       }
