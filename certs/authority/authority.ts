@@ -349,7 +349,7 @@ export class Authority implements AsyncDisposable {
     return trustOf(this.#state, this.#refreshHintSeconds);
   }
 
-  /** Calls back after the trust state changed. Returns the unsubscribe function. */
+  /** Calls back after the trust state changed, or which keys sign. Returns the unsubscribe function. */
   onChange(listener: () => void): () => void {
     return this.#notifier.subscribe(listener);
   }
@@ -619,7 +619,7 @@ export class Authority implements AsyncDisposable {
 
   /** Most changes (what was issued, who has heard of it) are nobody's concern: telling every node of each would make work that grows with the square. */
   #take(state: AuthorityState): void {
-    const isNews = state.sequence !== this.#state.sequence;
+    const isNews = state.sequence !== this.#state.sequence || activeSlot(state).id !== activeSlot(this.#state).id;
     this.#state = state;
     if (isNews) this.#notifier.changed();
     this.#wake();

@@ -28,7 +28,7 @@ const LONGEST_SLEEP_MS = 10 * 60_000;
 
 /**
  * The SVID that the issuance service shows, from its own authority: renewed at half of its life, and at once when the trust state changes,
- * because it may be that of a root that is going.
+ * because then another key may sign.
  */
 export class ServerIdentity implements Disposable {
   readonly #options: ServerIdentityOptions;
