@@ -10,6 +10,7 @@ import { readCertificateFields } from '../x509/certificate-fields.ts';
 import { addressGroup } from './address-group.ts';
 import { BoundedLog } from './bounded-log.ts';
 import type { IssuancePeer } from './caller.ts';
+import type { IssuanceCounts } from './issuance-counts.ts';
 import { IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import { ISSUANCE_SERVICES } from './messages.ts';
@@ -25,6 +26,7 @@ export interface IssuanceOptions {
   readonly listen: { readonly host: string; readonly port: number };
   /** DNS names of the server's certificate, for clients that check one. */
   readonly dns: readonly string[];
+  readonly counts: IssuanceCounts;
   readonly log: Log;
   readonly clock?: Clock;
   readonly connectionLimits?: Partial<TlsListenerLimits>;
@@ -47,6 +49,7 @@ interface Connection {
 /** The issuance service on its port. Every connection that shows a certificate shows a valid SVID of the trust domain, as long as it lasts. */
 export class IssuanceServer implements AsyncDisposable {
   readonly #clock: Clock;
+  readonly #counts: IssuanceCounts;
   readonly #warnings: BoundedLog;
   readonly #verifier: SvidVerifier;
   readonly #grpc: GrpcServer<IssuancePeer>;
@@ -59,6 +62,7 @@ export class IssuanceServer implements AsyncDisposable {
   private constructor(options: IssuanceOptions) {
     const { authority, log } = options;
     this.#clock = options.clock ?? systemClock;
+    this.#counts = options.counts;
     this.#warnings = new BoundedLog(log, this.#clock);
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => this.#clock.now() });
     this.#grpc = this.#owned.use(
@@ -68,6 +72,7 @@ export class IssuanceServer implements AsyncDisposable {
       authority,
       nodes: options.nodes,
       placements: options.placements,
+      counts: options.counts,
       log,
       clock: this.#clock,
       ...options.service,
@@ -122,6 +127,7 @@ export class IssuanceServer implements AsyncDisposable {
         peer = { address, identity, validFrom: notBefore, expiresAt: notAfter };
       } catch (error) {
         socket.destroy();
+        this.#counts.refused.unauthenticated++;
         this.#warnings.warn({ address, reason: errorText(error) }, 'the certificate of a client of the issuance service is refused');
         return;
       }

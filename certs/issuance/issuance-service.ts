@@ -1,6 +1,7 @@
-import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
+import { GRPC_STATUS, type GrpcStatus, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import type { Call, GrpcServer } from '../../src/grpc/grpc-server.ts';
 import { errorText, WeftError } from '../../src/model/errors.ts';
+import type { RefusalReason } from '../../src/model/authority-api.ts';
 import type { Log } from '../../src/model/log.ts';
 import type { Placements } from '../../src/model/placements.ts';
 import type { TrustState } from '../bundle/trust-state.ts';
@@ -18,6 +19,7 @@ import {
   type CallerAuthenticator,
   type IssuancePeer,
 } from './caller.ts';
+import type { IssuanceCounts } from './issuance-counts.ts';
 import { rootOfChain } from './issued-chain.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import {
@@ -42,6 +44,7 @@ export interface IssuanceServiceOptions {
   readonly authority: IssuingAuthority;
   readonly nodes: NodeRegister;
   readonly placements: Placements;
+  readonly counts: IssuanceCounts;
   readonly log: Log;
   /** Longest life of an SVID; who asks for more gets this. Default: 24 hours. */
   readonly maxTtlSeconds?: number;
@@ -65,16 +68,23 @@ const MAX_AUDIENCES = 16;
 const MAX_AUDIENCE_LENGTH = 2048;
 const CSR = /^\s*-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END (?:NEW )?CERTIFICATE REQUEST-----\s*$/;
 
-/** Statuses of our refusals. The reason goes to the caller only where it is about the caller's own request; all of them go to the log. */
-const STATUS_OF = {
-  WEFT_CERTS_CALLER_UNKNOWN: { status: GRPC_STATUS.UNAUTHENTICATED, text: 'the caller is not known' },
-  WEFT_CERTS_CALLER_REFUSED: { status: GRPC_STATUS.PERMISSION_DENIED, text: 'the caller may not have this' },
-  WEFT_CERTS_CALLER_LIMIT: { status: GRPC_STATUS.RESOURCE_EXHAUSTED, text: 'too many requests' },
-  WEFT_CERTS_CSR: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-  WEFT_CERTS_WEAK_KEY: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-  WEFT_CERTS_AUDIENCE: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-  WEFT_CERTS_ACKNOWLEDGED: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-} as const;
+interface Refusal {
+  readonly status: Exclude<GrpcStatus, 0>;
+  /** Null: the message of the error. */
+  readonly text: string | null;
+  readonly reason: RefusalReason;
+}
+
+/** Our refusals. The cause goes to the caller only where it is about the caller's own request; all of them go to the log. */
+const REFUSALS: Readonly<Record<string, Refusal>> = {
+  WEFT_CERTS_CALLER_UNKNOWN: { status: GRPC_STATUS.UNAUTHENTICATED, text: 'the caller is not known', reason: 'unauthenticated' },
+  WEFT_CERTS_CALLER_REFUSED: { status: GRPC_STATUS.PERMISSION_DENIED, text: 'the caller may not have this', reason: 'not_allowed' },
+  WEFT_CERTS_CALLER_LIMIT: { status: GRPC_STATUS.RESOURCE_EXHAUSTED, text: 'too many requests', reason: 'rate_limited' },
+  WEFT_CERTS_CSR: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+  WEFT_CERTS_WEAK_KEY: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+  WEFT_CERTS_AUDIENCE: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+  WEFT_CERTS_ACKNOWLEDGED: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+};
 
 /** The issuance service: certificates and JWT-SVIDs for nodes and for the workloads that run on them, and the trust state as it changes. */
 export class IssuanceService {
@@ -84,6 +94,7 @@ export class IssuanceService {
   readonly #authenticators: readonly CallerAuthenticator[];
   readonly #maxTtlSeconds: number;
   readonly #clock: Clock;
+  readonly #counts: IssuanceCounts;
   readonly #log: Log;
   readonly #warnings: BoundedLog;
   readonly #perNode: TokenBuckets;
@@ -99,6 +110,7 @@ export class IssuanceService {
     this.#authenticators = [byNodeSvid, ...(options.authenticators ?? []), byJoinToken(options.authority.tokens)];
     this.#maxTtlSeconds = options.maxTtlSeconds ?? DEFAULT_MAX_TTL_SECONDS;
     this.#clock = options.clock ?? systemClock;
+    this.#counts = options.counts;
     this.#log = options.log;
     this.#warnings = new BoundedLog(options.log, this.#clock);
     this.#perNode = new TokenBuckets(options.perNode ?? DEFAULT_PER_NODE, this.#clock);
@@ -130,7 +142,10 @@ export class IssuanceService {
     if (impersonated === undefined && caller.grantedNamespaces !== null)
       await this.#nodes.joined(caller.node, caller.grantedNamespaces, this.#clock.now());
     const { certificateChain } = await this.#authority.issue(csr, { identity, ttlSeconds });
-    if (caller.by === 'one-time-token') this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
+    if (caller.by === 'one-time-token') {
+      this.#counts.joins++;
+      this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
+    }
     const chain = certificatesFromPem(certificateChain);
     const root = rootOfChain(chain, this.#authority.trust().bundle.x509Authorities);
     return { certChain: (root === null ? chain : [...chain, root]).map((der) => toPem('CERTIFICATE', der)) };
@@ -186,15 +201,15 @@ export class IssuanceService {
       this.#refuseEvicted(caller.node, call.peer);
       const state = this.#authority.trust();
       await send(toMessage(state, this.#clock.now()));
-      let isDue = false;
+      const heartbeat = { isDue: false };
       using _heartbeat = disposable(
         this.#clock.after(HEARTBEAT_MS, () => {
-          isDue = true;
+          heartbeat.isDue = true;
           wake();
         }),
       );
       // The authority tells of every node that it hears of: passed on, one busy node would have all others, and all of them each other, busy.
-      while (!stream.over && !isDue && this.#authority.sequence === state.sequence && !this.#isRefused(caller.node, call.peer)) {
+      while (!stream.over && !heartbeat.isDue && this.#authority.sequence === state.sequence && !this.#isRefused(caller.node, call.peer)) {
         changed = Promise.withResolvers<void>();
         await changed.promise;
       }
@@ -281,13 +296,14 @@ export class IssuanceService {
     } catch (error) {
       if (call.signal.aborted || error instanceof GrpcStatusError) throw error;
       const fields = { address: call.peer.address, identity: call.peer.identity?.text ?? null };
-      const known = error instanceof WeftError && error.code in STATUS_OF ? STATUS_OF[error.code as keyof typeof STATUS_OF] : null;
-      if (known === null) {
+      const refusal = error instanceof WeftError ? REFUSALS[error.code] : undefined;
+      this.#counts.refused[refusal?.reason ?? 'failed']++;
+      if (refusal === undefined) {
         this.#log.error({ ...fields, err: error }, 'the issuance service failed');
         throw new GrpcStatusError(GRPC_STATUS.UNAVAILABLE, 'the authority cannot answer now', { cause: error });
       }
       this.#warnings.warn({ ...fields, reason: errorText(error) }, 'the issuance service refused a call');
-      throw new GrpcStatusError(known.status, known.text ?? (error as WeftError).message, { cause: error });
+      throw new GrpcStatusError(refusal.status, refusal.text ?? (error as WeftError).message, { cause: error });
     }
   }
 }

@@ -6,6 +6,7 @@ import { type CertificateFields, EXTENDED_KEY_USAGE, KEY_USAGE, readCertificateF
 import type { BundleSource } from './identity-source.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 import { isStrongKey, publicKeyDigest } from '../x509/public-key.ts';
+import { SIGNATURE_ALGORITHMS } from '../x509/signature-algorithms.ts';
 
 export interface SvidVerifierOptions {
   /** Milliseconds since the epoch. Default: Date.now. */
@@ -26,17 +27,6 @@ const MAX_SIGNATURE_CHECKS = 16;
 const DEFAULT_CACHE_SIZE = 4096;
 /** Issuers that are no roots, whose intermediates are remembered: more than all federated trust domains together have at a time. */
 const MAX_ISSUERS = 256;
-
-/** Signature algorithms a certificate may carry: SHA-2 with ECDSA or RSA, and Ed25519. OpenSSL by itself would also take SHA-1. */
-const SIGNATURE_ALGORITHMS: ReadonlySet<string> = new Set([
-  '1.2.840.10045.4.3.2',
-  '1.2.840.10045.4.3.3',
-  '1.2.840.10045.4.3.4',
-  '1.2.840.113549.1.1.11',
-  '1.2.840.113549.1.1.12',
-  '1.2.840.113549.1.1.13',
-  '1.3.101.112',
-]);
 
 interface ParsedCertificate {
   readonly fields: CertificateFields;

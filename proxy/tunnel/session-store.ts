@@ -22,7 +22,7 @@ export interface TunnelSessions {
 export interface SessionStoreLimits {
   /** Kinds of tunnels that have sessions kept. The oldest make room. */
   readonly maxKeys: number;
-  /** For each of them: what an OpenSSL server gives with one full handshake. It gives none with a resumed one. */
+  /** For each of them: what a Node server gives with one full handshake. It gives none with a resumed one. */
   readonly maxSessionsPerKey: number;
   /** From the full handshake on, in milliseconds: after this time a peer has to prove again that it has its key. */
   readonly lifeMs: number;

@@ -109,13 +109,18 @@ export class TunnelClient {
     return this.#connection === null ? 'starting' : this.#connection.state === 'starting' ? 'running' : this.#connection.state;
   }
 
+  /** Whether the handshake offered a session of an earlier one. */
+  get offeredSession(): boolean {
+    return this.#offered !== null;
+  }
+
   /** Whether TLS failed with a session of an earlier handshake: a full handshake may be what helps. */
   get failedOverSession(): boolean {
     const code = (this.#failed?.cause as NodeJS.ErrnoException | undefined)?.code ?? '';
     return this.#offered !== null && this.#failed?.code === 'WEFT_TUNNEL_TLS' && code.startsWith('ERR_SSL_');
   }
 
-  /** Whether the TLS session is that of an earlier handshake. */
+  /** Whether the peer took it. */
   get isResumed(): boolean {
     return this.#isResumed;
   }

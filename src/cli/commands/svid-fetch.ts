@@ -5,6 +5,7 @@ import { workloadApiFailure } from '../../../certs/workload-api/workload-api-fai
 import { certificatesToPem, toPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
+import { jsonText } from '../json-text.ts';
 import type { CommandContext } from '../program.ts';
 import { SVID_FILE, type SvidFile, writeSvidFiles } from '../svid-directory.ts';
 import { table } from '../table.ts';
@@ -63,7 +64,7 @@ function checkFlags({ jwt, audience, write, watch }: FetchFlags): void {
 
 async function fetchJwt(client: WorkloadApiClient, { audience = [], json }: FetchFlags, terminal: Terminal): Promise<void> {
   const { svids } = await client.jwtSvids({ audience, spiffeId: '' });
-  if (json === true) terminal.out(`${JSON.stringify({ svids: svids.map(({ spiffeId, svid }) => ({ spiffeId, svid })) }, null, 2)}\n`);
+  if (json === true) terminal.out(jsonText({ svids: svids.map(({ spiffeId, svid }) => ({ spiffeId, svid })) }));
   else terminal.out(`${svids[0]?.svid ?? ''}\n`);
 }
 
@@ -71,7 +72,7 @@ async function fetchX509(client: WorkloadApiClient, flags: FetchFlags, terminal:
   const directory = flags.write === undefined ? null : absolutePath('--write', flags.write);
   const take = (svid: ReceivedSvid): void => {
     if (directory !== null) writeSvidFiles(directory, pemFiles(svid), svid.id, flags.force === true);
-    terminal.out(flags.json === true ? `${JSON.stringify(svidJson(svid), null, 2)}\n` : svidText(svid));
+    terminal.out(flags.json === true ? jsonText(svidJson(svid)) : svidText(svid));
   };
   if (flags.watch !== true) return take(defaultSvid(await client.x509Svids()));
   const stop = new AbortController();

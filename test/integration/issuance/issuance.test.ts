@@ -65,6 +65,8 @@ describe('CreateCertificate', () => {
     await refused(world.certify(world.client()), GRPC_STATUS.UNAUTHENTICATED, /^the caller is not known$/);
     const workload = world.client(await world.credentials(WEB));
     await refused(world.certify(workload, { impersonate: WEB }), GRPC_STATUS.PERMISSION_DENIED, /^the caller may not have this$/);
+    const { refused: counted } = world.counts;
+    assert.deepEqual(counted, { unauthenticated: 1, not_allowed: 1, rate_limited: 0, malformed: 0, failed: 0 });
   });
 
   test('refuses requests that prove nothing, with the reason, and spends no token on what is no request', async () => {

@@ -185,7 +185,7 @@ describe('a node that gets its identities from another host', () => {
     await world.tokenFile('node-b');
     await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
     await until('it is connected', () => connected(provider));
-    const source = authoritySource(world.authority, world.nodes);
+    const source = authoritySource(world.authority, world.nodes, world.counts);
     await world.authority.rotate();
     await until('it is waited for', () => source.status().rotation?.waitingFor.includes('node-b') ?? false);
     await source.evictNode('node-b');
