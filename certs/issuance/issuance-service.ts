@@ -50,7 +50,7 @@ export interface IssuanceServiceOptions {
   readonly maxTtlSeconds?: number;
   /** Ways to prove who calls, besides node SVIDs and join tokens. */
   readonly authenticators?: readonly CallerAuthenticator[];
-  /** What one node may ask for. Default: 500 a second, 2,000 at once. */
+  /** What one node may ask for, and of JWT-SVIDs once more, which its workloads order at will. Default: 500 a second, 2,000 at once. */
   readonly perNode?: BucketLimits;
   /** What one address (an IPv6 /64) may try without a node's SVID. Default: 10 a second, 20 at once. */
   readonly perAddress?: BucketLimits;
@@ -98,6 +98,7 @@ export class IssuanceService {
   readonly #log: Log;
   readonly #warnings: BoundedLog;
   readonly #perNode: TokenBuckets;
+  readonly #jwtSvidsPerNode: TokenBuckets;
   readonly #perAddress: TokenBuckets;
   /** Ends the streams of a node, in the order in which they began. */
   readonly #streams = new Map<string, Set<() => void>>();
@@ -113,6 +114,7 @@ export class IssuanceService {
     this.#log = options.log;
     this.#warnings = new BoundedLog(options.log, this.#clock);
     this.#perNode = new TokenBuckets(options.perNode ?? DEFAULT_PER_NODE, this.#clock);
+    this.#jwtSvidsPerNode = new TokenBuckets(options.perNode ?? DEFAULT_PER_NODE, this.#clock);
     this.#perAddress = new TokenBuckets(options.perAddress ?? DEFAULT_PER_ADDRESS, this.#clock);
   }
 
@@ -163,7 +165,7 @@ export class IssuanceService {
    * @throws CertsError or IdentityError with the reason
    */
   async mintJwtSvid({ identity, audience }: MintJwtSvidRequest, call: Call<IssuancePeer>): Promise<MintJwtSvidResponse> {
-    const caller = await this.#authenticateJoined(call);
+    const caller = await this.#authenticateJoined(call, this.#jwtSvidsPerNode);
     if (
       audience.length === 0 ||
       audience.length > MAX_AUDIENCES ||
@@ -252,14 +254,14 @@ export class IssuanceService {
   }
 
   /** For what a node does after it has joined: a token, which may be spent by it, is no use here. */
-  async #authenticateJoined(call: Call<IssuancePeer>): Promise<Caller> {
+  async #authenticateJoined(call: Call<IssuancePeer>, limits: TokenBuckets = this.#perNode): Promise<Caller> {
     const caller = await byNodeSvid(call.peer, call.metadata);
     if (caller === null) throw new CertsError('WEFT_CERTS_CALLER_UNKNOWN', "it did not show a node's SVID", { nextStep: 'join first' });
-    return this.#admit(caller, call.peer);
+    return this.#admit(caller, call.peer, limits);
   }
 
-  #admit(caller: Caller, peer: IssuancePeer): Caller {
-    this.#takeOf(caller.node);
+  #admit(caller: Caller, peer: IssuancePeer, limits: TokenBuckets = this.#perNode): Caller {
+    if (!limits.take(caller.node)) throw limit(caller.node);
     // A token is newer than the eviction, or it would have been revoked.
     if (caller.by === 'svid') this.#refuseEvicted(caller.node, peer);
     return caller;
@@ -276,10 +278,6 @@ export class IssuanceService {
 
   #takeOfAddress(address: string): void {
     if (!this.#perAddress.take(addressGroup(address))) throw limit(address);
-  }
-
-  #takeOf(node: string): void {
-    if (!this.#perNode.take(node)) throw limit(node);
   }
 
   #ownIdentity({ node }: Caller): string {

@@ -3,12 +3,12 @@ import { X509Certificate } from 'node:crypto';
 import { connect } from 'node:net';
 import { describe, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { WATCH } from '../../../certs/issuance/messages.ts';
+import { MINT_JWT_SVID, WATCH } from '../../../certs/issuance/messages.ts';
 import { readCertificateFields } from '../../../certs/x509/certificate-fields.ts';
 import { toPem } from '../../../certs/x509/pem.ts';
 import { GRPC_STATUS, GrpcStatusError } from '../../../src/grpc/grpc-error.ts';
 import { forge, forgeRequest, forgeRoot } from '../../unit/certs/forge.ts';
-import { DATABASE, IssuanceWorld, TRUST_DOMAIN, until, WEB } from './issuance-world.ts';
+import { DATABASE, IssuanceWorld, PATIENCE_MS, TRUST_DOMAIN, until, WEB } from './issuance-world.ts';
 
 const NODE_B = `spiffe://${TRUST_DOMAIN}/node/node-b`;
 
@@ -113,6 +113,18 @@ describe('CreateCertificate', () => {
     );
     const other = world.client(await world.credentials(`spiffe://${TRUST_DOMAIN}/node/node-c`));
     assert.equal((await world.certify(other, { impersonate: DATABASE })).length, 2);
+  });
+
+  test('goes on for a node of which a workload orders JWT-SVIDs without end', async () => {
+    await using world = await IssuanceWorld.start({ service: { perNode: { perSecond: 0.01, burst: 5 } } });
+    const client = world.client(await world.credentials(NODE_B));
+    const ordered = await Promise.allSettled(
+      Array.from({ length: 20 }, (_, index) =>
+        client.unary(MINT_JWT_SVID, { identity: WEB, audience: [`audience-${index}`] }, { timeoutMs: PATIENCE_MS }),
+      ),
+    );
+    assert.equal(ordered.filter(({ status }) => status === 'fulfilled').length, 5);
+    assert.equal((await world.certify(client, { impersonate: WEB })).length, 2);
   });
 
   test('bounds how often an address may guess tokens', async () => {
