@@ -12,7 +12,7 @@ export interface JwtSvid {
   readonly expiresAt: number;
 }
 
-/** What a provider says of an SVID that it gave: good; replaced, with a newer one to be had; or taken back, not to be used any more. */
+/** What a provider says of what is held: good; replaced, with another to be had; or taken back, not to be used any more. */
 export type SvidStanding = 'current' | 'replaced' | 'withdrawn';
 
 /** For status and metrics. */
@@ -42,8 +42,11 @@ export interface IdentityProvider extends AsyncDisposable {
    * @throws CertsError or IdentityError with the reason
    */
   jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid>;
-  /** SPIRE replaces and withdraws SVIDs by itself; with an authority of ours the node asks, and taint and revocation are in `trust()`. */
-  standing(svid: SvidMaterial): SvidStanding;
+  /**
+   * SPIRE gives, replaces and withdraws SVIDs by itself; with an authority of ours the node asks, and taint and revocation are in `trust()`.
+   * @param held the SVID that is in use; null: none, and `replaced` says that there is one now
+   */
+  standing(identity: string, held: SvidMaterial | null): SvidStanding;
   /** The trust domain's state now; null until it is known, and where the provider says that this node may not know it any more. */
   trust(): TrustState | null;
   /** Bundles of other trust domains that the provider itself federates with (SPIRE does). Ours has none: the agent fetches them. */

@@ -89,6 +89,8 @@ export class RemoteProvider implements IdentityProvider {
   #svid: SvidMaterial | null = null;
   #trust: TrustState | null = null;
   #client: GrpcClient | null = null;
+  /** Replaced clients whose calls are still under way. */
+  readonly #draining = new Set<GrpcClient>();
   #requests: RequestQueue<WatchRequest> | null = null;
   #acknowledged: bigint | null = null;
   #problem: string | null = 'it has not joined yet';
@@ -136,8 +138,7 @@ export class RemoteProvider implements IdentityProvider {
   }
 
   async x509Svid(identity: string, ttlSeconds: number): Promise<SvidMaterial> {
-    const client = await this.#connected();
-    return obtainSvid(identity, this.#verifier, (csr) => this.#certify(client, csr, ttlSeconds, identity));
+    return obtainSvid(identity, this.#verifier, async (csr) => this.#certify(await this.#connected(), csr, ttlSeconds, identity));
   }
 
   async jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
@@ -176,8 +177,8 @@ export class RemoteProvider implements IdentityProvider {
     if (this.#state !== 'closed') this.#move('closed');
     this.#closing.abort();
     this.#requests?.end();
-    await this.#client?.[Symbol.asyncDispose]();
     await this.#running;
+    await Promise.all([...this.#draining].map((client) => client[Symbol.asyncDispose]()));
     this.#notifier[Symbol.dispose]();
   }
 
@@ -317,9 +318,15 @@ export class RemoteProvider implements IdentityProvider {
       requests.end();
       this.#requests = null;
       this.#client = null;
-      await client[Symbol.asyncDispose]();
+      this.#drain(client);
       if (this.#state === 'watching') this.#move('away');
     }
+  }
+
+  /** Its calls may end on their own; new ones go to its successor. */
+  #drain(client: GrpcClient): void {
+    this.#draining.add(client);
+    void client.drain(CALL_TIMEOUT_MS).then(() => this.#draining.delete(client));
   }
 
   async #learn(message: WatchResponse): Promise<void> {

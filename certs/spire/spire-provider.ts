@@ -112,19 +112,19 @@ export class SpireProvider implements IdentityProvider {
     try {
       response = await (this.#broker === null
         ? this.#workloadApi.jwtSvid(identity, audience)
-        : this.#broker.connection.jwtSvid(this.#broker.subscriptions.of(identity).pid, identity, audience));
+        : this.#broker.connection.jwtSvid(running(this.#broker.subscriptions.of(identity), identity).pid, identity, audience));
     } catch (error) {
       throw error instanceof CertsError ? error : noSvid(identity, callProblem(error));
     }
     return readJwtSvid(response, identity, audience, this.#clock.now());
   }
 
-  standing({ identity, certificateChain }: SvidMaterial): SvidStanding {
+  standing(identity: string, held: SvidMaterial | null): SvidStanding {
     if (this.#disposed) return 'current';
-    const svids = this.#svidsOf(identity);
-    const newest = svids.current(identity);
-    if (newest === null) return svids.isWithdrawn(identity) ? 'withdrawn' : 'current';
-    return newest.certificateChain === certificateChain ? 'current' : 'replaced';
+    const newest = (this.#broker?.subscriptions ?? this.#ownSvids).current(identity);
+    // Gone from the last message, expired, or of a process that exited.
+    if (newest === null) return held === null ? 'current' : 'withdrawn';
+    return newest.certificateChain === held?.certificateChain ? 'current' : 'replaced';
   }
 
   /** Null until SPIRE sent it, and again once SPIRE says that this agent is entitled to no bundle (SPIFFE_Workload_API.md section 5.2.2). */
@@ -184,7 +184,7 @@ export class SpireProvider implements IdentityProvider {
   }
 
   #svidsOf(identity: string): SvidSubscription {
-    return this.#broker === null ? this.#ownSvids : this.#broker.subscriptions.of(identity).svids;
+    return this.#broker === null ? this.#ownSvids : running(this.#broker.subscriptions.of(identity), identity).svids;
   }
 
   #checkOpen(): void {
@@ -196,6 +196,12 @@ export class SpireProvider implements IdentityProvider {
     this.#notifier.changed();
     for (const wake of this.#waiters) wake();
   }
+}
+
+/** @throws CertsError WEFT_CERTS_SPIRE_NO_SVID when there is no subscription for want of a process */
+function running<Subscribed>(subscription: Subscribed | null, identity: string): Subscribed {
+  if (subscription === null) throw noSvid(identity, 'no process of the workload runs');
+  return subscription;
 }
 
 /** Waits for changes, for so long in all. */

@@ -25,6 +25,8 @@ export const MAX_CHAIN_CERTIFICATES = 8;
 /** Signatures checked for one chain: bounds what a peer with many look-alike intermediates can cost. */
 const MAX_SIGNATURE_CHECKS = 16;
 const DEFAULT_CACHE_SIZE = 4096;
+/** Issuers that are no roots, whose intermediates are remembered: more than all federated trust domains together have at a time. */
+const MAX_ISSUERS = 256;
 
 interface ParsedCertificate {
   readonly fields: CertificateFields;
@@ -49,6 +51,8 @@ interface CachedPeer {
 }
 
 interface Path {
+  /** DER, from the issuer of the leaf upwards, without the root. */
+  readonly intermediates: readonly Uint8Array[];
   readonly notBefore: number;
   readonly notAfter: number;
 }
@@ -56,13 +60,15 @@ interface Path {
 /**
  * Verifies a peer's certificate chain as X509-SVID.md section 5 asks, from its DER. It does not trust that anybody looked before, so it is
  * right on full and on resumed handshakes, with `rejectUnauthorized` on or off. A leaf that has passed is remembered by its SHA-256 until
- * its path expires or its trust domain's bundle changes: a resumed session, in which TLS hands over the leaf alone, then verifies too.
+ * its path expires or its trust domain's bundle changes.
  */
 export class SvidVerifier implements PeerVerifier {
   readonly #bundles: BundleSource;
   readonly #now: () => number;
   readonly #cacheSize: number;
   readonly #cache = new Map<string, CachedPeer>();
+  /** By issuer of a leaf: the way from there to a root, when last one was found. */
+  readonly #intermediates = new Map<string, readonly Uint8Array[]>();
   readonly #roots = new Map<string, RootSet>();
 
   constructor(bundles: BundleSource, options: SvidVerifierOptions = {}) {
@@ -97,7 +103,30 @@ export class SvidVerifier implements PeerVerifier {
     const rootSet = this.#rootSet(id.trustDomain);
     const path = findPath(leaf, chain, rootSet, now);
     this.#remember(digest, { id, sequence: rootSet.sequence, notBefore: path.notBefore, notAfter: path.notAfter });
+    if (path.intermediates.length > 0) this.#rememberIntermediates(leaf.fields, path.intermediates);
     return id;
+  }
+
+  complete(leaf: Uint8Array): readonly Uint8Array[] {
+    // With roots that sign leaves themselves, this is all there is to it.
+    if (this.#intermediates.size === 0) return [leaf];
+    try {
+      return [leaf, ...(this.#intermediates.get(issuerKey(readCertificateFields(leaf))) ?? [])];
+    } catch {
+      // Whoever verifies it says what is wrong.
+      return [leaf];
+    }
+  }
+
+  #rememberIntermediates(leaf: CertificateFields, intermediates: readonly Uint8Array[]): void {
+    if (this.#cacheSize === 0) return;
+    const key = issuerKey(leaf);
+    this.#intermediates.delete(key);
+    if (this.#intermediates.size >= MAX_ISSUERS) {
+      const oldest = this.#intermediates.keys().next();
+      if (oldest.done !== true) this.#intermediates.delete(oldest.value);
+    }
+    this.#intermediates.set(key, intermediates);
   }
 
   #remember(digest: string, peer: CachedPeer): void {
@@ -238,6 +267,11 @@ function parse(der: Uint8Array, what: string): ParsedCertificate {
   }
 }
 
+/** Issuers may have the same name, as one does before and after it changed its key. */
+function issuerKey({ issuer, authorityKeyIdentifier }: CertificateFields): string {
+  return hash('sha256', Buffer.concat([issuer, authorityKeyIdentifier ?? new Uint8Array()]), 'base64');
+}
+
 /** Depth first from the leaf to a root. Roots come before intermediates, so that a superfluous chain costs nothing. */
 function findPath(leaf: ParsedCertificate, chain: readonly Uint8Array[], rootSet: RootSet, now: number): Path {
   const search: Search = { now, rootSet, intermediates: null, chain, signatureChecks: 0, refusal: null };
@@ -274,7 +308,13 @@ function extend(subject: ParsedCertificate, search: Search, used: Set<ParsedCert
     const selfIssued = sameBytes(intermediate.fields.issuer, intermediate.fields.subject);
     const path = extend(intermediate, search, used, below + (selfIssued ? 0 : 1));
     used.delete(intermediate);
-    if (path !== null) return { notBefore: Math.max(span.notBefore, path.notBefore), notAfter: Math.min(span.notAfter, path.notAfter) };
+    if (path !== null) {
+      return {
+        intermediates: [intermediate.fields.der, ...path.intermediates],
+        notBefore: Math.max(span.notBefore, path.notBefore),
+        notAfter: Math.min(span.notAfter, path.notAfter),
+      };
+    }
   }
   return null;
 }
@@ -299,6 +339,7 @@ function tryIssuer(subject: ParsedCertificate, issuer: ParsedCertificate, what: 
     return null;
   }
   return {
+    intermediates: [],
     notBefore: Math.max(subject.fields.notBefore, issuer.fields.notBefore),
     notAfter: Math.min(subject.fields.notAfter, issuer.fields.notAfter),
   };

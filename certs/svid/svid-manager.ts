@@ -197,11 +197,10 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     this.#pump();
   }
 
-  /** Asks anew for what the provider replaced, and gives up at once what it took back. */
-  review(standing: (svid: SvidMaterial) => SvidStanding): void {
+  /** Asks at once for what the provider has anew, and gives up at once what it took back. */
+  review(standing: (identity: string, held: SvidMaterial | null) => SvidStanding): void {
     for (const entry of this.#entries.values()) {
-      if (entry.svid === null) continue;
-      const now = standing(entry.svid);
+      const now = standing(entry.identity, entry.svid);
       if (now === 'current') continue;
       if (now === 'withdrawn') this.#drop(entry);
       this.#renew(entry, 0);

@@ -209,7 +209,7 @@ export class WorkloadApi implements Disposable {
         },
       ],
       crl: [],
-      federatedBundles: new Map(this.#source.federatedBundles().map((bundle) => [mapKey(bundle), concatenated(bundle)])),
+      federatedBundles: new Map(this.#federatedBundles().map((bundle) => [mapKey(bundle), concatenated(bundle)])),
     };
     const known = this.#x509Svids.get(identity);
     if (known !== undefined && isDeepStrictEqual(known, response)) return known;
@@ -245,7 +245,17 @@ export class WorkloadApi implements Disposable {
   }
 
   #allBundles(): SpiffeBundle[] {
-    return [this.#ownBundle(), ...this.#source.federatedBundles()];
+    return [this.#ownBundle(), ...this.#federatedBundles()];
+  }
+
+  /** One for each trust domain, the first that there is: as SvidManager.setBundles has it. A foreign bundle in our own name would speak for us. */
+  #federatedBundles(): SpiffeBundle[] {
+    const found = new Map<string, SpiffeBundle>();
+    for (const bundle of this.#source.federatedBundles()) {
+      if (bundle.trustDomain !== this.#source.bundle()?.trustDomain && !found.has(bundle.trustDomain))
+        found.set(bundle.trustDomain, bundle);
+    }
+    return [...found.values()];
   }
 
   async #fetchJwtSvid({ audience, spiffeId }: JwtSvidRequest, call: Call<Caller>): Promise<JwtSvidResponse> {

@@ -29,6 +29,8 @@ export interface CertificateFields {
   readonly extendedKeyUsage: readonly string[] | null;
   /** Null: no subjectKeyIdentifier extension. */
   readonly subjectKeyIdentifier: Uint8Array | null;
+  /** DER of the extension's value, unread: it only tells issuers of the same name apart. Null: no authorityKeyIdentifier extension. */
+  readonly authorityKeyIdentifier: Uint8Array | null;
   /** Object identifiers of extensions that restrict a path in a way this room does not evaluate: critical and unknown, or constraints. */
   readonly unhandled: readonly string[];
 }
@@ -53,12 +55,12 @@ const MAX_CERTIFICATE_BYTES = 16 * 1024;
 /** Object identifiers of the extensions that are read or written (RFC 5280 section 4.2.1). */
 export const EXTENSION = {
   subjectKeyIdentifier: '2.5.29.14',
+  authorityKeyIdentifier: '2.5.29.35',
   keyUsage: '2.5.29.15',
   subjectAltName: '2.5.29.17',
   basicConstraints: '2.5.29.19',
   nameConstraints: '2.5.29.30',
   certificatePolicies: '2.5.29.32',
-  authorityKeyIdentifier: '2.5.29.35',
   policyConstraints: '2.5.29.36',
   extKeyUsage: '2.5.29.37',
 } as const;
@@ -116,6 +118,7 @@ export function readCertificateFields(der: Uint8Array): CertificateFields {
     keyUsageCritical: false,
     extendedKeyUsage: null,
     subjectKeyIdentifier: null,
+    authorityKeyIdentifier: null,
     unhandled: [],
   };
   if (!body.atEnd) readExtensions(body.enter(0xa3, 'extensions'), fields);
@@ -145,6 +148,11 @@ function readExtensions(tagged: DerReader, fields: Mutable<CertificateFields>): 
       case EXTENSION.subjectKeyIdentifier:
         fields.subjectKeyIdentifier = value.enter(TAG.octetString, 'subjectKeyIdentifier').rest();
         value.finish('subjectKeyIdentifier');
+        break;
+      case EXTENSION.authorityKeyIdentifier:
+        // Nothing here evaluates it, so that a critical one stays refused.
+        if (critical) unhandled.push(id);
+        fields.authorityKeyIdentifier = value.rest();
         break;
       case EXTENSION.keyUsage:
         fields.keyUsage = readKeyUsage(value);

@@ -18,6 +18,7 @@ export type LintCode =
   | 'WEFT_POLICY_LINT_VOID_ON_TCP'
   | 'WEFT_POLICY_LINT_HTTP_ON_TCP_PORT'
   | 'WEFT_POLICY_LINT_PROVIDER'
+  | 'WEFT_POLICY_LINT_FOREIGN'
   | 'WEFT_POLICY_LINT_UNSATISFIABLE';
 
 export interface LintFinding {
@@ -36,6 +37,8 @@ export interface LintOptions extends WorkloadPolicyOptions {
   readonly oneWorkload?: boolean;
   /** Protocols that Services declare for workload ports: ports that carry no HTTP are compared with fields that only HTTP has. */
   readonly declaredProtocols?: ReadonlyMap<number, DeclaredProtocol>;
+  /** Trust domains that the mesh federates with: whose workloads may be verified here. Default: none. */
+  readonly federatedTrustDomains?: readonly string[];
 }
 
 type Values = readonly string[] | undefined;
@@ -55,6 +58,10 @@ const OPERATION_PAIRS = [
   ['methods', 'notMethods'],
   ['paths', 'notPaths'],
 ] as const;
+
+/** What compares the path of an identity, and not its trust domain. */
+const PATH_FIELDS = ['namespaces', 'serviceAccounts'] as const;
+const PATH_CONDITIONS: ReadonlySet<string> = new Set(['source.namespace', 'source.serviceAccount']);
 
 const ADDRESS_FIELDS: ReadonlySet<string> = new Set(['ipBlocks', 'remoteIpBlocks', 'source.ip', 'remote.ip', 'destination.ip']);
 
@@ -231,6 +238,7 @@ class Linter {
     }
     this.#disjoint(policy, index, rule);
     this.#peers(policy, index, rule);
+    if (policy.action === 'ALLOW') this.#foreign(policy, index, rule);
     this.#tcp(policy, index, rule);
   }
 
@@ -275,6 +283,26 @@ class Linter {
       if (named.length === 0 || named.some((one) => one === null || namespaces.some((value) => covers('namespaces', value, one)))) continue;
       const message = 'none of the identities is of one of these namespaces: this can never match';
       this.#report(policy, index, `from[${i}].source.namespaces`, 'WEFT_POLICY_LINT_UNSATISFIABLE', message);
+    }
+  }
+
+  /** Namespaces and service accounts are compared without the trust domain: a federated one has them too. */
+  #foreign(policy: PolicyEntry, index: number, rule: PolicyRule): void {
+    const { federatedTrustDomains = [], trustDomainAliases } = this.#options;
+    if (rule.when.some(({ key }) => key === 'source.trustDomain' || key === 'source.principal')) return;
+    const sources = rule.from.length === 0 ? [{} as PolicySource] : rule.from;
+    const condition = rule.when.findIndex(({ key, values }) => values !== undefined && PATH_CONDITIONS.has(key));
+    for (const [i, source] of sources.entries()) {
+      const name = PATH_FIELDS.find((field) => source[field] !== undefined);
+      if (source.principals !== undefined || (name === undefined && condition === -1)) continue;
+      const matched = federatedTrustDomains.filter(
+        (domain) =>
+          !trustDomainAliases.includes(domain) && !(source.notPrincipals ?? []).some((not) => covers('principals', not, `${domain}/*`)),
+      );
+      if (matched.length === 0) continue;
+      const message = `this also matches workloads of ${matched.join(', ')}, which the mesh federates with: name principals, or add a condition on source.trustDomain`;
+      const field = name === undefined ? `when[${condition}].values` : `from[${i}].source.${name}`;
+      this.#report(policy, index, field, 'WEFT_POLICY_LINT_FOREIGN', message);
     }
   }
 
@@ -352,7 +380,7 @@ function areApart(field: string, a: string, b: string): boolean {
 
 /**
  * Looks for what its author cannot have meant: rules that can never match, that an earlier one makes needless, that mean something else on
- * connections that are not HTTP, and CUSTOM policies that cannot be asked. Says nothing that is not so; does not find everything that is.
+ * connections that are not HTTP or for foreign workloads, and CUSTOM policies that cannot be asked. Says nothing that is not so; does not find everything that is.
  */
 export function lintPolicies(policies: readonly PolicyEntry[], options: LintOptions): LintFinding[] {
   const linter = new Linter(options);

@@ -13,7 +13,7 @@ export interface FederatedBundles {
 export interface TrustFollowerOptions {
   readonly provider: {
     trust(): TrustState | null;
-    standing(svid: SvidMaterial): SvidStanding;
+    standing(identity: string, held: SvidMaterial | null): SvidStanding;
     federatedBundles(): readonly SpiffeBundle[];
     onChange(listener: () => void): () => void;
     acknowledge(sequence: bigint): void;
@@ -22,7 +22,7 @@ export interface TrustFollowerOptions {
   readonly svids: {
     readonly version: number;
     setBundles(own: TrustState, federated: readonly SpiffeBundle[]): readonly Error[];
-    review(standing: (svid: SvidMaterial) => SvidStanding): void;
+    review(standing: (identity: string, held: SvidMaterial | null) => SvidStanding): void;
   };
   readonly log: Pick<Log, 'error'>;
 }
@@ -65,7 +65,7 @@ export class TrustFollower implements Disposable {
     if (problems.length > 0) return;
     this.#applied = { trust, version: svids.version };
     this.#acknowledge();
-    svids.review((svid) => provider.standing(svid));
+    svids.review((identity, held) => provider.standing(identity, held));
   }
 
   /** What is in force after the provider took back what it had said: nobody is trusted. Null where it has said nothing yet. */

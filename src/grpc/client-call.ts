@@ -48,7 +48,15 @@ export class ClientCall {
   cancel(error: GrpcStatusError): void {
     if (this.#cancelled !== null) return;
     this.#cancelled = error;
-    this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#reset();
+  }
+
+  /**
+   * A reset is written at once. What runs here may run within a callback of node:http2, which is still reading: it would free a stream twice,
+   * and abort the process (https://github.com/nodejs/node/issues/38964).
+   */
+  #reset(): void {
+    setImmediate(() => this.#stream.close(constants.NGHTTP2_CANCEL));
   }
 
   /** Sends requests until they end, as fast as the server takes them. A failure of theirs cancels the call. */
@@ -94,7 +102,7 @@ export class ClientCall {
       else this.#failure ??= error;
     } finally {
       // Also when the caller stops reading: nobody is left to end it.
-      if (!stream.readableEnded) stream.close(constants.NGHTTP2_CANCEL);
+      if (!stream.readableEnded) this.#reset();
     }
     await closed;
     if (this.#cancelled !== null) throw this.#cancelled;

@@ -96,7 +96,8 @@ export class ServerSession<Peer> {
     const { handshakeTimeoutMs, idleTimeoutMs, keepaliveIntervalMs, keepaliveTimeoutMs } = this.#options.limits;
     if (this.#state === 'connecting' && now - this.#idleSince > handshakeTimeoutMs) this.destroy();
     else if (this.#calls.size === 0 && now - this.#idleSince > idleTimeoutMs) this.drain();
-    if (!this.#isTcp || this.#state === 'closed') return;
+    // Destroyed comes before 'close', and then nothing can be asked any more.
+    if (!this.#isTcp || this.#session.destroyed) return;
     if (this.#pingedAt !== null && now - this.#pingedAt > keepaliveTimeoutMs) this.destroy();
     else if (this.#pingedAt === null && now - this.#heardAt > keepaliveIntervalMs) this.#ping(now);
   }

@@ -38,7 +38,8 @@ export function lintFiles(loaded: LoadedPolicies, names: MeshNames): LintLine[] 
     const full = consequence === undefined ? message : `${message}; until then ${consequence}`;
     return { severity: 'error', code, file, line, column, field, message: full, nextStep, policy: null, rule: null };
   });
-  const { snapshot, warnings } = snapshotOf(loaded.resources, names);
+  const { snapshot, warnings, federatedTrustDomains } = snapshotOf(loaded.resources, names);
+  const federated = federatedTrustDomains.map(({ trustDomain }) => trustDomain);
   const hasMeshConfig = loaded.resources.some(({ kind }) => kind === 'MeshConfig');
   const places = policyPlaces(loaded.files);
   const add = (finding: LintFinding): void => {
@@ -48,7 +49,7 @@ export function lintFiles(loaded: LoadedPolicies, names: MeshNames): LintLine[] 
   const policies = loaded.resources.filter((resource) => resource.kind === 'AuthorizationPolicy');
   for (const [index, policy] of policies.entries()) {
     const entry = snapshot.policies[index] as PolicyEntry;
-    for (const finding of lintPolicy(entry, policy, loaded.resources, snapshot, names)) add(finding);
+    for (const finding of lintPolicy(entry, policy, loaded.resources, snapshot, federated, names)) add(finding);
   }
   for (const finding of providersTogether(snapshot)) add(finding);
   for (const { resource, location, message } of warnings) {
@@ -93,6 +94,7 @@ function lintPolicy(
   policy: AuthorizationPolicyResource,
   resources: readonly Resource[],
   { settings, trustDomain }: MeshSnapshot,
+  federatedTrustDomains: readonly string[],
   { rootNamespace }: MeshNames,
 ): LintFinding[] {
   const findings = lintPolicies([entry], {
@@ -100,6 +102,7 @@ function lintPolicy(
     trustDomainAliases: settings.trustDomainAliases,
     providers: settings.extensionProviders.map(({ name }) => name),
     declaredProtocols: protocolsOf(policy, resources, rootNamespace),
+    federatedTrustDomains,
   });
   // A rule that was refused is a problem already; what stands in its place is none of its author's.
   const refusesAll = entry.rules.indexOf(ALWAYS_MATCHES);

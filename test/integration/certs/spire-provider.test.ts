@@ -74,7 +74,7 @@ test('an SVID that is missing from a message is withdrawn at once, the others st
   assert.equal((await provider.x509Svid(WEB, 60)).identity, WEB);
 });
 
-test('PermissionDenied for a moment withdraws nothing: SPIRE answers so while it replaces SVIDs', async () => {
+test('PermissionDenied for a moment withdraws nothing', async () => {
   await using spire = await FakeSpire.start();
   spire.pushSvids(await spire.svid(CART));
   await using provider = providerOf(spire);
@@ -340,11 +340,25 @@ test('broker: with the last process of the workload its SVID is gone', async () 
   const pids = new Map([[CART, child.pid ?? 0]]);
   spire.pushWorkload(child.pid ?? 0, await spire.svid(CART));
   await using provider = providerOf(spire, brokerOf(spire, pids));
-  await provider.x509Svid(CART, 60);
+  const held = await provider.x509Svid(CART, 60);
+  assert.equal(provider.standing(CART, held), 'current');
   pids.delete(CART);
   let told = 0;
   provider.onChange(() => told++);
   child.kill('SIGKILL');
   await until('a word of it', () => told > 0);
-  assert.match(await outcome(provider, CART), /WEFT_CERTS_SPIRE_(NO_SVID|WITHDRAWN)/);
+  assert.equal(provider.standing(CART, held), 'withdrawn');
+  assert.equal(await outcome(provider, CART), 'WEFT_CERTS_SPIRE_NO_SVID');
+});
+
+test('broker: a workload whose process comes later is told of', async () => {
+  await using spire = await FakeSpire.start();
+  await withOwnIdentity(spire);
+  const pids = new Map<string, number>();
+  await using provider = providerOf(spire, brokerOf(spire, pids));
+  assert.equal(await outcome(provider, CART), 'WEFT_CERTS_SPIRE_NO_SVID');
+  assert.equal(provider.standing(CART, null), 'current');
+  spire.pushWorkload(process.pid, await spire.svid(CART));
+  pids.set(CART, process.pid);
+  await until('an SVID to be had', () => provider.standing(CART, null) === 'replaced');
 });

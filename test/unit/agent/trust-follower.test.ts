@@ -41,7 +41,7 @@ function world(problems: readonly Error[] = []) {
   const standings: string[] = [];
   const svids = {
     version: 0,
-    review: (standing: (svid: SvidMaterial) => string): void => void standings.push(standing({} as SvidMaterial)),
+    review: (standing: (identity: string, held: SvidMaterial | null) => string): void => void standings.push(standing('', null)),
     setBundles(own: TrustState, federated: readonly SpiffeBundle[]): readonly Error[] {
       svids.version++;
       roots.push(own.bundle.x509Authorities.length);

@@ -149,6 +149,34 @@ test('renewNow asks for those SVIDs at once, and for no others', async () => {
   assert.deepEqual(asked, [OTHER]);
 });
 
+test('an identity that was refused is asked for again as soon as the provider has it, and not before', async () => {
+  let given = false;
+  using manager = manage({
+    obtain: async (identity, ttlSeconds) => {
+      if (given) return obtain(identity, ttlSeconds);
+      throw new CertsError('WEFT_CERTS_SPIRE_NO_SVID', 'no', {});
+    },
+  });
+  manager.ensure(IDENTITY);
+  await until(() => manager.status()[0]?.state === 'backoff');
+  manager.review(() => 'current');
+  assert.equal(manager.status()[0]?.state, 'backoff');
+  given = true;
+  manager.review((_, held) => (held === null ? 'replaced' : 'current'));
+  await until(() => manager.current(IDENTITY) !== null);
+  assert.deepEqual(asked, [IDENTITY]);
+});
+
+test('what the provider took back is out of use at once, and asked for again', async () => {
+  using manager = manage();
+  manager.ensure(IDENTITY);
+  await manager.wait(IDENTITY, 5000);
+  manager.review((_, held) => (held === null ? 'current' : 'withdrawn'));
+  assert.equal(manager.current(IDENTITY), null);
+  await until(() => manager.current(IDENTITY) !== null);
+  assert.equal(asked.length, 2);
+});
+
 describe('the key of an SVID', () => {
   test('is wiped when the SVID was replaced and every thread knows, not before', async () => {
     using manager = manage();

@@ -76,6 +76,26 @@ spec:
   assert.equal((await lint(text, '--strict')).code, 1);
 });
 
+test('with a federated trust domain, an ALLOW rule that takes its workloads for those of the mesh is a warning', async () => {
+  const federated = `apiVersion: weft.dev/v1
+kind: FederatedTrustDomain
+metadata: {name: partner}
+spec:
+  trustDomain: partner.example
+  bundleEndpointURL: https://partner.example/
+  bundleEndpointProfile: {type: https_web}
+---
+`;
+  const policy = authorizationPolicy('web', '{rules: [{from: [{source: {namespaces: [web]}}]}]}');
+  const { code, lines } = await lint(federated + policy);
+  assert.equal(code, 0);
+  assert.match(
+    lines[0] ?? '',
+    /source\.namespaces: warning: this also matches workloads of partner\.example, which the mesh federates with/,
+  );
+  assert.equal((await lint(policy)).lines.length, 1);
+});
+
 const DENY_PATH = authorizationPolicy('no-admin', '{action: DENY, rules: [{to: [{operation: {paths: [/admin], ports: ["8080"]}}]}]}');
 const service = (name: string): string => `apiVersion: v1
 kind: Service

@@ -19,6 +19,41 @@ function short(written: readonly PolicyEntry[], more: Partial<LintOptions> = {})
   return lint(written, more).map(({ code, rule: index, field }) => `${code.slice('WEFT_POLICY_LINT_'.length)} ${index} ${field}`.trim());
 }
 
+describe('with a federated trust domain, an ALLOW rule that compares no trust domain', () => {
+  const federated = { federatedTrustDomains: ['partner.example'] };
+  const when = (key: string, values: string[]): PolicyCondition[] => [{ key, values }];
+
+  it('is named, at the field that foreign workloads match as well', () => {
+    assert.deepEqual(short([allow('a/p', rule([{ requestPrincipals: ['*'] }, { namespaces: ['shop'] }]))], federated), [
+      'FOREIGN 0 from[1].source.namespaces',
+    ]);
+    assert.deepEqual(short([allow('a/p', rule([{ serviceAccounts: ['shop/web'] }]))], federated), [
+      'FOREIGN 0 from[0].source.serviceAccounts',
+    ]);
+    assert.deepEqual(short([allow('a/p', rule([], [], when('source.namespace', ['shop'])))], federated), ['FOREIGN 0 when[0].values']);
+  });
+
+  it('is fine without federation, and where the trust domain is an alias: that is the mesh itself', () => {
+    const written = [allow('a/p', rule([{ namespaces: ['shop'] }]))];
+    assert.deepEqual(short(written), []);
+    assert.deepEqual(short(written, { ...federated, trustDomainAliases: ['partner.example'] }), []);
+  });
+
+  it('is fine where something else names the trust domain, and in a DENY policy', () => {
+    const source = { namespaces: ['shop'] };
+    assert.deepEqual(short([allow('a/p', rule([{ ...source, principals: ['cluster.local/ns/shop/sa/web'] }]))], federated), []);
+    assert.deepEqual(short([allow('a/p', rule([{ ...source, notPrincipals: ['partner.example/*'] }]))], federated), []);
+    assert.deepEqual(short([allow('a/p', rule([source], [], when('source.trustDomain', ['cluster.local'])))], federated), []);
+    assert.deepEqual(short([deny('a/p', rule([source]))], federated), []);
+  });
+
+  it('is named for those trust domains alone that it leaves in', () => {
+    const written = [allow('a/p', rule([{ namespaces: ['shop'], notPrincipals: ['partner.example/*'] }]))];
+    const [finding] = lint(written, { federatedTrustDomains: ['partner.example', 'other.example'] });
+    assert.match(finding?.message ?? '', /workloads of other\.example, which/);
+  });
+});
+
 describe('lint finds what can never match', () => {
   const sources: readonly (readonly [PolicySource, string])[] = [
     [{ namespaces: ['a'], notNamespaces: ['a'] }, 'notNamespaces'],
