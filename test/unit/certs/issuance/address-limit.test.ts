@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { IssuanceCounts } from '../../../../certs/issuance/issuance-counts.ts';
 import { IssuanceService } from '../../../../certs/issuance/issuance-service.ts';
 import type { IssuingAuthority } from '../../../../certs/issuance/issuing-authority.ts';
 import { NodeRegister } from '../../../../certs/issuance/node-register.ts';
@@ -10,6 +11,7 @@ test('who shows no SVID has no more tries for having an IPv6 /64 of addresses', 
   const service = new IssuanceService({
     authority: { tokens: {}, trust: () => ({ sequence: 1n, bundle, taintedKeys: [], revokedKeys: [] }) } as unknown as IssuingAuthority,
     nodes: await NodeRegister.open(null),
+    counts: new IssuanceCounts(),
     placements: { runsOn: () => false },
     log: { info: () => {}, warn: () => {}, error: () => {} },
     perAddress: { perSecond: 0.001, burst: 2 },
