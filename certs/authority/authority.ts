@@ -120,6 +120,8 @@ export interface AuthorityStatus {
     readonly waitingFor: readonly AwaitedNode[];
   } | null;
   readonly nodes: readonly NodeRecord[];
+  /** How many SVIDs this process has signed. */
+  readonly issued: { readonly x509: number; readonly jwt: number };
   /** What an operator should look at; empty when all is well. */
   readonly warnings: readonly string[];
 }
@@ -181,6 +183,7 @@ export class Authority implements AsyncDisposable {
   #queue: Promise<unknown> = Promise.resolve();
   #cancelTimer: (() => void) | null = null;
   #problem: string | null = null;
+  readonly #issued = { x509: 0, jwt: 0 };
   #ownNode: NodeNews | null = null;
   #ticking = false;
   #disposed = false;
@@ -316,7 +319,9 @@ export class Authority implements AsyncDisposable {
     for (;;) {
       const slot = activeSlot(this.#state);
       const svid = await slot.x509.issue(csr, request);
-      if (await this.#reserve(slot, svid.notAfter)) return svid;
+      if (!(await this.#reserve(slot, svid.notAfter))) continue;
+      this.#issued.x509++;
+      return svid;
     }
   }
 
@@ -331,7 +336,10 @@ export class Authority implements AsyncDisposable {
       const now = this.#now();
       const expiresAt = slot.jwt.expiry(request, now, slot.x509.notAfter);
       if (expiresAt <= now) throw authorityExpired(slot.x509.notAfter);
-      if (await this.#reserve(slot, expiresAt)) return slot.jwt.issue(request, now, expiresAt);
+      if (!(await this.#reserve(slot, expiresAt))) continue;
+      const svid = await slot.jwt.issue(request, now, expiresAt);
+      this.#issued.jwt++;
+      return svid;
     }
   }
 
@@ -349,7 +357,7 @@ export class Authority implements AsyncDisposable {
     return trustOf(this.#state, this.#refreshHintSeconds);
   }
 
-  /** Calls back after the trust state or the status changed. Returns the unsubscribe function. */
+  /** Calls back after the trust state changed, or which keys sign. Returns the unsubscribe function. */
   onChange(listener: () => void): () => void {
     return this.#notifier.subscribe(listener);
   }
@@ -373,6 +381,7 @@ export class Authority implements AsyncDisposable {
               waitingFor: rotation.phase === 'publishing' ? awaitedNodes(this.#nodes.all(), rotation.sequence, sequence, now) : [],
             },
       nodes: this.#nodes.all(),
+      issued: { ...this.#issued },
       warnings: this.#warnings(now),
     };
   }
@@ -459,7 +468,6 @@ export class Authority implements AsyncDisposable {
       old.liveUntil < (node.svidExpiresAt ?? 0);
     if (!stale) return;
     this.#nodes.set({ name: node.name, acknowledged: node.acknowledged, liveUntil, namespaces: old?.namespaces ?? [] }, now);
-    this.#notifier.changed();
     this.#wake();
   }
 
@@ -467,7 +475,6 @@ export class Authority implements AsyncDisposable {
   nodeGone(name: string): void {
     if (this.#nodes.get(name) === null) return;
     this.#nodes.delete(name);
-    this.#notifier.changed();
     this.#wake();
   }
 
@@ -572,8 +579,7 @@ export class Authority implements AsyncDisposable {
         if (!sameTrust(old, next)) next = { ...next, sequence: nextSequence(old.sequence, now) };
         if (await this.#store.replace(this.#number, writeState(next, now))) {
           this.#number++;
-          this.#state = next;
-          this.#changed();
+          this.#take(next);
           return;
         }
         await this.#load();
@@ -594,9 +600,8 @@ export class Authority implements AsyncDisposable {
     }
     if (saved.number === this.#number) return;
     const { state } = readState(saved.text, saved.path, this.trustDomain, this.#protection, this.#state.slots, () => this.#now());
-    this.#state = state;
     this.#number = saved.number;
-    this.#changed();
+    this.#take(state);
   }
 
   /** Whole milliseconds, as the state file has them. */
@@ -610,8 +615,11 @@ export class Authority implements AsyncDisposable {
     return result;
   }
 
-  #changed(): void {
-    this.#notifier.changed();
+  /** Most changes (what was issued, who has heard of it) are nobody's concern: telling every node of each would make work that grows with the square. */
+  #take(state: AuthorityState): void {
+    const isNews = state.sequence !== this.#state.sequence || activeSlot(state).id !== activeSlot(this.#state).id;
+    this.#state = state;
+    if (isNews) this.#notifier.changed();
     this.#wake();
   }
 
@@ -631,9 +639,9 @@ export class Authority implements AsyncDisposable {
     let sleepMs = POLL_MS;
     try {
       if (this.#rotates) sleepMs = Math.min(sleepMs, await this.#advance());
-      this.#noteProblem(null);
+      this.#problem = null;
     } catch (error) {
-      this.#noteProblem(errorText(error));
+      this.#problem = errorText(error);
     } finally {
       this.#ticking = false;
       this.#schedule(sleepMs);
@@ -660,12 +668,6 @@ export class Authority implements AsyncDisposable {
       }
       await this.#update((state) => nextStep(state, this.#nodes.all(), now, this.#times).state ?? state);
     }
-  }
-
-  #noteProblem(problem: string | null): void {
-    if (problem === this.#problem) return;
-    this.#problem = problem;
-    this.#notifier.changed();
   }
 
   #warnings(now: number): string[] {

@@ -5,12 +5,13 @@ import { type AuthorityMaterial, materialFromPem } from '../authority/authority-
 import type { NodeRecord } from '../authority/node-records.ts';
 import { CertsError } from '../errors.ts';
 import { certificatesFromPem, toPem } from '../x509/pem.ts';
+import type { IssuanceCounts } from './issuance-counts.ts';
 import type { NodeRegister } from './node-register.ts';
 
 /** An authority and its nodes as the authority's socket shows them. */
-export function authoritySource(authority: Authority, nodes: NodeRegister): AuthoritySource {
+export function authoritySource(authority: Authority, nodes: NodeRegister, counts: IssuanceCounts): AuthoritySource {
   const status = (): AuthorityStatusAnswer => {
-    const { trustDomain, sequence, slots, rotation, nodes: records, warnings } = authority.status();
+    const { trustDomain, sequence, slots, rotation, nodes: records, issued, warnings } = authority.status();
     return {
       trustDomain,
       sequence: sequence.toString(),
@@ -28,6 +29,7 @@ export function authoritySource(authority: Authority, nodes: NodeRegister): Auth
           .filter((name) => !records.some((record) => record.name === name))
           .map((name) => nodeAnswer(nodes, { name, acknowledged: null, liveUntil: null })),
       ],
+      counts: { issued, joins: counts.joins, refused: { ...counts.refused } },
       warnings,
     };
   };

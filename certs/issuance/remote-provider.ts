@@ -253,7 +253,7 @@ export class RemoteProvider implements IdentityProvider {
     try {
       const { x509Authorities } = await client.unary(FETCH_ROOTS, {}, { timeoutMs: CALL_TIMEOUT_MS });
       if (!matchesPin(token, x509Authorities)) throw unknownAuthority('its roots are not those that the token names');
-      trust = firstTrust(trustDomain, x509Authorities);
+      trust = firstTrust(trustDomain, x509Authorities, this.#trust);
       verifyAuthority(socket as unknown as TLSSocket, trustDomain, bundle, now);
       // Only now does the token go out.
       const svid = await obtainSvid(this.#identity, new SvidVerifier(bundle, { now, cacheSize: 0 }), async (csr) => {
@@ -454,10 +454,13 @@ function chainToShow({ certChain }: CertificateResponse): string {
   });
 }
 
-/** What a node knows before the first trust state: roots, and a sequence below every other. */
-function firstTrust(trustDomain: string, x509Authorities: readonly Uint8Array[]): TrustState {
+/**
+ * What a node knows before the first trust state: roots, and a sequence below every other. What it knew to be revoked when it was here before stays
+ * so, until it hears more: a revoked key may stand below a root that is still there.
+ */
+function firstTrust(trustDomain: string, x509Authorities: readonly Uint8Array[], before: TrustState | null): TrustState {
   const bundle = { trustDomain, x509Authorities, jwtAuthorities: [], sequence: 0n, refreshHintSeconds: null };
-  return { sequence: 0n, bundle, taintedKeys: [], revokedKeys: [] };
+  return { sequence: 0n, bundle, taintedKeys: before?.taintedKeys ?? [], revokedKeys: before?.revokedKeys ?? [] };
 }
 
 function readTrustState(message: WatchResponse): TrustState {

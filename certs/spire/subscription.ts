@@ -42,8 +42,10 @@ const REFUSED_MS = 5 * 60_000;
 const GOOD_CALL_MS = 10_000;
 
 /**
- * PermissionDenied says that there is no identity: what was received before is void (SPIFFE_Workload_API.md section 5.2.1). SPIRE also says so
- * for a moment while it replaces SVIDs of a tainted authority, and it is "eventually consistent" by its standard: it must go on saying so.
+ * PermissionDenied says that there is no identity: what was received before is void (SPIFFE_Workload_API.md section 5.2.1). It may be said in
+ * passing: the agent of SPIRE 1.15.2 takes the SVIDs of a tainted authority out of its cache before it has new ones, and answers from the
+ * cache when anything else changes meanwhile (lru_cache.go, processTaintedSVIDs and notify). A call made anew then waits for the new ones.
+ * So a denial counts once calls are still denied this long after the first. How long is our choice: no document says.
  */
 const DENIAL_GRACE_MS = 3_000;
 const REFUSALS: ReadonlySet<number> = new Set([GRPC_STATUS.INVALID_ARGUMENT, GRPC_STATUS.UNIMPLEMENTED]);

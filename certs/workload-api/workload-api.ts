@@ -8,6 +8,7 @@ import { formatBundle } from '../bundle/bundle-format.ts';
 import type { SpiffeBundle } from '../bundle/trust-state.ts';
 import { type Clock, sleep, systemClock } from '../clock.ts';
 import type { JwtSvid } from '../identity-provider.ts';
+import { TokenBuckets } from '../issuance/token-buckets.ts';
 import { verifyJwtSvid } from '../jwt/jwt-svid-verifier.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 import type { Caller } from './caller.ts';
@@ -73,6 +74,8 @@ const MAX_AUDIENCES = 32;
 const MAX_AUDIENCE_BYTES = 2_048;
 const DEFAULT_STREAMS: FairPlacesOptions = { total: 20_000, perAccount: 1_000 };
 const DEFAULT_CALLS: FairPlacesOptions = { total: 512, perAccount: 32 };
+/** New tokens of one workload, each of which costs a signature, and for most nodes a call to an authority that others need too. */
+const JWT_SVIDS_PER_WORKLOAD = { perSecond: 20, burst: 200 };
 const NO_BYTES: Uint8Array = new Uint8Array();
 
 /**
@@ -87,6 +90,7 @@ export class WorkloadApi implements Disposable {
   readonly #streams: FairPlaces;
   readonly #calls: FairPlaces;
   readonly #jwtSvids: JwtSvidCache;
+  readonly #jwtSvidsPerWorkload: TokenBuckets;
   readonly #changes = new Changes();
   readonly #closed = new AbortController();
   readonly #unsubscribe: () => void;
@@ -103,9 +107,10 @@ export class WorkloadApi implements Disposable {
     this.#streams = new FairPlaces(options.streams ?? DEFAULT_STREAMS);
     this.#calls = new FairPlaces(options.calls ?? DEFAULT_CALLS);
     this.#jwtSvids = new JwtSvidCache({
-      issue: (identity, audience) => this.#source.jwtSvid(identity, audience),
+      issue: (identity, audience) => this.#issueJwtSvid(identity, audience),
       now: () => this.#clock.now(),
     });
+    this.#jwtSvidsPerWorkload = new TokenBuckets(JWT_SVIDS_PER_WORKLOAD, this.#clock);
     this.#unsubscribe = this.#source.onChange(() => this.#changed());
   }
 
@@ -274,6 +279,11 @@ export class WorkloadApi implements Disposable {
     // Issuing takes time: the workload may be gone by now.
     if (requireIdentity(call.peer) !== identity) throw status('UNAVAILABLE', 'the identity of the workload has changed');
     return { svids: [{ spiffeId: svid.identity, svid: svid.token, hint: '' }] };
+  }
+
+  async #issueJwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
+    if (!this.#jwtSvidsPerWorkload.take(identity)) throw status('UNAVAILABLE', 'this workload asks for tokens for too many audiences');
+    return await this.#source.jwtSvid(identity, audience);
   }
 
   async #validateJwtSvid({ audience, svid }: ValidateJwtSvidRequest, call: Call<Caller>): Promise<ValidateJwtSvidResponse> {

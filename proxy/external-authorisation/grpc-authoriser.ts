@@ -63,7 +63,8 @@ export class GrpcAuthoriser implements Disposable {
       let httpStatus = 0;
       let grpcStatus: string | null = null;
       const fail = (why: string): void => {
-        stream.close(constants.NGHTTP2_CANCEL);
+        // Not within a callback of node:http2: a reset there may abort the process (https://github.com/nodejs/node/issues/38964).
+        setImmediate(() => stream.close(constants.NGHTTP2_CANCEL));
         reject(new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', why));
       };
       const status = (headers: Record<string, unknown>): void => {

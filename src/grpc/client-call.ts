@@ -1,9 +1,7 @@
 import { constants, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2';
 import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
-import { frameMessage, MessageFraming } from './message-framing.ts';
+import { frameMessage, GRPC_CONTENT_TYPE, MessageFraming } from './message-framing.ts';
 import { grpcStatusOfHttp, readStatusFields } from './wire-status.ts';
-
-const CONTENT_TYPE = /^application\/grpc(?:[+;]|$)/i;
 
 /**
  * One call at the client: an HTTP/2 stream, seen as messages and a status. Invariant: the stream is closed when answers() has returned or
@@ -36,7 +34,7 @@ export class ClientCall {
   #begin(headers: IncomingHttpHeaders & { readonly ':status'?: number | undefined }): void {
     const { ':status': httpStatus = 0, 'content-type': contentType = '' } = headers;
     this.#status = readStatusFields(headers);
-    const isGrpc = httpStatus === constants.HTTP_STATUS_OK && CONTENT_TYPE.test(contentType);
+    const isGrpc = httpStatus === constants.HTTP_STATUS_OK && GRPC_CONTENT_TYPE.test(contentType);
     if (isGrpc || this.#status !== undefined) return;
     this.cancel(
       new GrpcStatusError(

@@ -10,6 +10,7 @@
  *   GET  /v1/authority/tokens                 TokensAnswer
  *   POST /v1/authority/tokens                 TokenRequest -> 201 TokenAnswer
  *   DELETE /v1/authority/tokens/ID            204
+ *   GET  /metrics                             Prometheus' text format
  *   DELETE /v1/authority/nodes/NAME           204: refused until it joins again, and not waited for
  * Times are ISO 8601 texts. Errors are ErrorAnswer.
  */
@@ -30,6 +31,8 @@ export interface SlotAnswer {
   /** No SVID that it has signed is valid for longer; null: it has signed none. */
   readonly issuedUntil: string | null;
 }
+
+export const ROTATION_PHASES = ['none', 'publishing', 'retiring'] as const;
 
 export interface RotationAnswer {
   /** `publishing`: the new root is in the bundle, nodes are waited for. `retiring`: the new one signs, the old one's SVIDs are waited for. */
@@ -54,6 +57,17 @@ export interface NodeAnswer {
   readonly clockSkewSeconds: number | null;
 }
 
+/** Why something that was asked for is refused. `failed`: not through the caller's fault. */
+export const REFUSAL_REASONS = ['unauthenticated', 'not_allowed', 'rate_limited', 'malformed', 'failed'] as const;
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+
+/** Since the process has held the authority. */
+export interface AuthorityCounts {
+  readonly issued: { readonly x509: number; readonly jwt: number };
+  readonly joins: number;
+  readonly refused: Readonly<Record<RefusalReason, number>>;
+}
+
 export interface AuthorityStatusAnswer {
   readonly trustDomain: string;
   /** Of the trust state now; a decimal number of up to 64 bits. */
@@ -61,6 +75,7 @@ export interface AuthorityStatusAnswer {
   readonly slots: readonly SlotAnswer[];
   readonly rotation: RotationAnswer | null;
   readonly nodes: readonly NodeAnswer[];
+  readonly counts: AuthorityCounts;
   /** What an operator should look at. */
   readonly warnings: readonly string[];
 }

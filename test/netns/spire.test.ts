@@ -10,6 +10,7 @@ const WEFT = 'spiffe://mesh.test/weft/node-a';
 const CLIENT = 'spiffe://mesh.test/ns/shop/sa/client';
 const FAR = 'spiffe://mesh.test/ns/shop/sa/far';
 const TTL_SECONDS = 3600;
+const HELD = 3;
 const LONG_GONE_MS = 15_000;
 const SOON_MS = 4_000;
 const EVENTUALLY_MS = 20_000;
@@ -143,16 +144,21 @@ for (const api of ['Workload API', 'Broker API'] as const) {
       assert.deepEqual([...caller.statuses.keys()], [200]);
     });
 
-    it('refuses connections of a workload whose SVID was withdrawn, until it has one again', async () => {
+    it('refuses new connections of a workload whose SVID was withdrawn, until it has one again', async () => {
       await using mesh = await SpireMesh.start(api);
       for (const [withdrawn, kept] of [
         [CLIENT, FAR],
         [FAR, CLIENT],
       ] as const) {
         assert.equal(await mesh.call(), 200);
+        const held = await mesh.client.spawn(app('connections', 'hold', mesh.far.addresses.v6, HTTP_PORT, HELD), { stdin: 'pipe' });
+        await held.waitForLine(new RegExp(`^holding ${HELD} 0$`));
         await mesh.give([kept]);
         await mesh.holds(withdrawn, false);
-        assert.equal(await mesh.call(), 0);
+        assert.equal(await mesh.call(), 0, 'also not over the tunnel that is there');
+        held.input?.end();
+        // As with an SVID that expires.
+        await held.waitForLine(/^lost 0$/);
         await mesh.give([CLIENT, FAR]);
         await eventually(`${withdrawn} is back`, async () => (await mesh.call()) === 200);
       }

@@ -74,7 +74,7 @@ test('an SVID that is missing from a message is withdrawn at once, the others st
   assert.equal((await provider.x509Svid(WEB, 60)).identity, WEB);
 });
 
-test('PermissionDenied for a moment withdraws nothing: SPIRE answers so while it replaces SVIDs', async () => {
+test('PermissionDenied for a moment withdraws nothing', async () => {
   await using spire = await FakeSpire.start();
   spire.pushSvids(await spire.svid(CART));
   await using provider = providerOf(spire);

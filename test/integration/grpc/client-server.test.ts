@@ -57,13 +57,13 @@ it('a client may be closed at any moment: what is reset while node:http2 reads w
   for (let round = 0; round < 300; round++) {
     const client = world.client();
     await client.unary(SAY, HELLO, { timeoutMs });
-    let over = false;
+    const over = new AbortController();
     const asking = (async () => {
-      for (; !over; await setImmediate()) void client.unary(SAY, HELLO, { timeoutMs }).catch(() => {});
+      for (; !over.signal.aborted; await setImmediate()) void client.unary(SAY, HELLO, { timeoutMs }).catch(() => {});
     })();
     // The server ends it and resets what the client would still send; the client is closed within the callback that tells it so.
     assert.equal((await statusOf(collect(client.bidi(NOTHING, unended())))).status, GRPC_STATUS.UNIMPLEMENTED);
-    over = true;
+    over.abort();
     await client[Symbol.asyncDispose]();
     await asking;
   }

@@ -90,7 +90,7 @@ describe('a node with an SVID', () => {
 describe('an evicted node', () => {
   test('has no use of tokens that it was given before', async () => {
     await using world = await IssuanceWorld.start();
-    const source = authoritySource(world.authority, world.nodes);
+    const source = authoritySource(world.authority, world.nodes, world.counts);
     const once = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 });
     const reusable = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600, reusable: true });
     const others = await world.authority.tokens.create({ node: 'node-c', ttlSeconds: 600 });
@@ -108,7 +108,7 @@ describe('an evicted node', () => {
   test('has no use of an SVID that it had before, also after the node has joined again', async () => {
     await using world = await IssuanceWorld.start();
     const stolen = await world.credentials(NODE_B);
-    await authoritySource(world.authority, world.nodes).evictNode('node-b');
+    await authoritySource(world.authority, world.nodes, world.counts).evictNode('node-b');
     // Certificates count in whole seconds.
     await setTimeout(1_100);
     const token = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 });
@@ -133,7 +133,7 @@ describe('an evicted node', () => {
     })();
     const isKnown = (): boolean => world.authority.status().nodes.some(({ name }) => name === 'node-b');
     await until('the node is known', isKnown);
-    await authoritySource(world.authority, world.nodes).evictNode('node-b');
+    await authoritySource(world.authority, world.nodes, world.counts).evictNode('node-b');
     assert.equal(isKnown(), false);
     say();
     await assert.rejects(watching, { status: GRPC_STATUS.PERMISSION_DENIED });

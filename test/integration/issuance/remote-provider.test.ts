@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readFileSync, statSync } from 'node:fs';
+import { createPrivateKey } from 'node:crypto';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -83,6 +84,28 @@ describe('a node that gets its identities from another host', () => {
     const record = (): bigint | null => world.authority.status().nodes.find(({ name }) => name === 'node-b')?.acknowledged ?? null;
     await until('the authority knows', () => record() === sequence);
     await until('it is kept', () => readFileSync(join(world.directory, 'node-b/node.json'), 'utf8').includes(`"${sequence}"`));
+  });
+
+  test('still knows what was revoked when it has to join again', async () => {
+    await using world = await IssuanceWorld.start();
+    const [old] = world.authority.status().slots;
+    const { id } = await world.authority.prepare();
+    await world.authority.activate(id, { force: true });
+    await world.authority.taint(old?.id as string);
+    await world.authority.revoke(old?.id as string);
+    const revoked = [old?.signingKey];
+    {
+      await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
+      await until('it knows the revoked key', () => provider.trust()?.revokedKeys.length === 1);
+    }
+    const path = join(world.directory, 'node-b/node.json');
+    // Its SVID has expired while it was away.
+    const { cert, key } = await world.credentials(`spiffe://${TRUST_DOMAIN}/node/node-b`, 1);
+    const privateKey = createPrivateKey(key).export({ type: 'pkcs8', format: 'der' }).toString('base64');
+    writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), certificateChain: cert, privateKey }));
+    await new Promise((resolve) => setTimeout(resolve, 1_100));
+    await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
+    assert.deepEqual([provider.trust()?.sequence, provider.trust()?.revokedKeys], [0n, revoked]);
   });
 
   test('mints JWT-SVIDs of what runs on it', async () => {
@@ -185,7 +208,7 @@ describe('a node that gets its identities from another host', () => {
     await world.tokenFile('node-b');
     await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
     await until('it is connected', () => connected(provider));
-    const source = authoritySource(world.authority, world.nodes);
+    const source = authoritySource(world.authority, world.nodes, world.counts);
     await world.authority.rotate();
     await until('it is waited for', () => source.status().rotation?.waitingFor.includes('node-b') ?? false);
     await source.evictNode('node-b');

@@ -206,6 +206,22 @@ test('a token is issued once for an audience until half of its life, and anew wh
   assert.equal(await fetch('a'), 't4');
 });
 
+test('a workload that orders tokens for ever new audiences is slowed down, and no other', async () => {
+  const CATALOG = 'spiffe://a.test/ns/shop/sa/catalog';
+  await using world = fixture();
+  let issued = 0;
+  world.source.issue = async (identity) => ({ identity, token: `t${++issued}`, issuedAt: Date.now(), expiresAt: Date.now() + 300_000 });
+  const session = await world.connect(new FakeCaller(CART));
+  const statuses: number[] = [];
+  for (let audience = 0; audience < 400; audience++) {
+    statuses.push(await world.call(session, FETCH_JWT_SVID, { audience: [`a${audience}`], spiffeId: '' }).status);
+  }
+  assert.ok(issued < 300, `${issued} were issued`);
+  assert.deepEqual([statuses[0], statuses.at(-1)], [0, UNAVAILABLE]);
+  const other = world.call(await world.connect(new FakeCaller(CATALOG)), FETCH_JWT_SVID, { audience: ['a'], spiffeId: '' });
+  assert.equal((await other.first()).svids[0]?.spiffeId, CATALOG);
+});
+
 test('ten thousand idle streams of one workload: bounded, and another workload is served at once', { timeout: 60_000 }, async () => {
   const CATALOG = 'spiffe://a.test/ns/shop/sa/catalog';
   await using world = fixture({ streams: { total: 4_000, perAccount: 1_000 } });
