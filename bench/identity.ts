@@ -1,9 +1,10 @@
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import http2 from 'node:http2';
 import net, { type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import tls, { type SecureContext, type TLSSocket } from 'node:tls';
+import tls, { type SecureContext, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { Worker } from 'node:worker_threads';
 import { Authority } from '../certs/authority/authority.ts';
 import { certifiedKey } from '../certs/svid/certified-key.ts';
@@ -13,6 +14,7 @@ import { withPemKey } from '../certs/svid/private-key.ts';
 import { SvidTlsContexts, TLS_SUITES } from '../certs/svid/tls-contexts.ts';
 import { Handshake, type HandshakeOwner } from '../proxy/tunnel/handshake.ts';
 import { peerChain } from '../src/model/peer-certificates.ts';
+import { type ResumableSession, SessionStore, type TunnelSessions } from '../proxy/tunnel/session-store.ts';
 import { TunnelClient, tunnelTlsOptions } from '../proxy/tunnel/tunnel-client.ts';
 import { TunnelServer } from '../proxy/tunnel/tunnel-server.ts';
 import { IdentityDistribution } from '../src/agent/identity-distribution.ts';
@@ -33,8 +35,12 @@ export interface HandshakeFigure {
   readonly p99_us: number;
   /** Both ends together. */
   readonly cpu_us: number;
-  /** Handshakes per second over those of node:tls in the same round; median of the rounds. */
+  /** The contender without Weft that it is compared with. */
+  readonly beside: string;
+  /** Handshakes per second over those of `beside` in the same round; median of the rounds. */
   readonly ratio: number;
+  /** CPU time of `beside` over its own, likewise: below 1 it costs more. */
+  readonly cpu_ratio: number;
 }
 
 export interface IssueFigure {
@@ -90,7 +96,7 @@ function managerOf(authority: Authority, concurrency?: number): SvidManager {
 /** Makes one handshake and ends the connection; resolves when both ends have verified each other. */
 interface Contender {
   readonly name: string;
-  /** The contender of node:tls that it is compared with. */
+  /** The contender without Weft that it is compared with. */
   readonly beside: string;
   shake(): Promise<void>;
   close(): void;
@@ -111,10 +117,15 @@ async function measureHandshakes(authority: Authority, { rounds, progress }: Ide
   using contexts = new SvidTlsContexts(manager);
   const contenders = [
     await bare(manager, false),
-    await handshake('weft', contexts, new SvidVerifier(manager)),
-    await handshake('weft, peers unknown', contexts, new SvidVerifier(manager, { cacheSize: 0 })),
-    await tunnel('weft, whole tunnel', contexts, new SvidVerifier(manager)),
+    await handshake('weft', contexts, new SvidVerifier(manager), false),
+    await handshake('weft, peers unknown', contexts, new SvidVerifier(manager, { cacheSize: 0 }), false),
     await bare(manager, true),
+    await handshake('weft, resumed', contexts, new SvidVerifier(manager), true),
+    await nodeTunnel(manager, false),
+    await tunnel('weft, tunnel', contexts, new SvidVerifier(manager), 'full'),
+    await tunnel('weft, tunnel pooled', contexts, new SvidVerifier(manager), 'pooled'),
+    await nodeTunnel(manager, true),
+    await tunnel('weft, tunnel resumed', contexts, new SvidVerifier(manager), 'resumed'),
   ];
   const results = new Map<string, Round[]>(contenders.map(({ name }) => [name, []]));
   for (const contender of contenders) await batch(contender);
@@ -133,11 +144,13 @@ async function measureHandshakes(authority: Authority, { rounds, progress }: Ide
     const latencies = own.flatMap((round) => round.latencies).toSorted((a, b) => a - b);
     return {
       name,
+      beside,
       per_second: Math.round(median(own.map((round) => round.perSecond))),
       p50_us: Math.round(latencies[latencies.length >> 1] as number),
       p99_us: Math.round(latencies[Math.floor(latencies.length * 0.99)] as number),
       cpu_us: Math.round(median(own.map((round) => round.cpu))),
       ratio: Number(median(own.map((round, i) => round.perSecond / (base[i] as Round).perSecond)).toFixed(3)),
+      cpu_ratio: Number(median(own.map((round, i) => (base[i] as Round).cpu / round.cpu)).toFixed(3)),
     };
   });
 }
@@ -172,13 +185,13 @@ async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-/** The same certificates and settings with the roots that OpenSSL is to check with. */
-function bareContext(manager: SvidManager, identity: string): SecureContext {
+/** The same certificates and settings with the roots that OpenSSL is to check with. `use` may not keep the key. */
+function withBareOptions<T>(manager: SvidManager, identity: string, use: (options: SecureContextOptions) => T): T {
   const svid = manager.current(identity);
   const bundle = manager.bundle(TRUST_DOMAIN);
   if (svid === null || bundle === null) throw new Error(`no SVID for ${identity}`);
   return withPemKey(svid.privateKey, (key) =>
-    tls.createSecureContext({
+    use({
       key,
       cert: svid.certificateChain,
       ca: bundle.roots,
@@ -189,6 +202,9 @@ function bareContext(manager: SvidManager, identity: string): SecureContext {
     }),
   );
 }
+
+const bareContext = (manager: SvidManager, identity: string): SecureContext =>
+  withBareOptions(manager, identity, (options) => tls.createSecureContext(options));
 
 /** Node's own client and server, OpenSSL's check of the chain on both sides. */
 async function bare(manager: SvidManager, resume: boolean): Promise<Contender> {
@@ -240,30 +256,41 @@ async function bare(manager: SvidManager, resume: boolean): Promise<Contender> {
 }
 
 /** The handshake of a tunnel by itself: its accepting end, its options for the dialling end, and both ends' check of the chain from the DER. */
-async function handshake(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier): Promise<Contender> {
+async function handshake(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier, resume: boolean): Promise<Contender> {
   const secured: ((socket: TLSSocket) => void)[] = [];
   const owner: HandshakeOwner = {
     context: () => contexts.context(SERVER),
+    wait: () => contexts.wait(SERVER, 1000),
     onStarted() {},
     onFailed: (_, reason, error) => console.error(reason, error),
     onSecure: (_, secure) => {
-      verifier.verify(peerChain(secure));
+      const shown = peerChain(secure);
+      verifier.verify(secure.isSessionReused() ? verifier.complete(shown[0] as Uint8Array) : shown);
       secured.shift()?.(secure);
     },
   };
   const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => new Handshake(socket, owner, 10_000));
   const port = await listen(server);
+  let kept: ResumableSession | null = null;
   return {
     name,
-    beside: 'node:tls',
+    beside: resume ? 'node:tls, resumed' : 'node:tls',
     async shake() {
       const verified = Promise.withResolvers<TLSSocket>();
       secured.push(verified.resolve);
       const socket = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true });
       await once(socket, 'connect');
-      const secure = tls.connect(tunnelTlsOptions(socket, contextOf(contexts, CLIENT)));
+      const offered = kept;
+      const secure = tls.connect(tunnelTlsOptions(socket, contextOf(contexts, CLIENT), offered?.session));
+      const ticket = resume && offered === null ? once(secure, 'session') : null;
       const [far] = await Promise.all([verified.promise, once(secure, 'secureConnect')]);
-      if (verifier.verify(peerChain(secure)).text !== SERVER) throw new Error('another peer');
+      if (secure.isSessionReused() !== (offered !== null)) throw new Error('not resumed');
+      const chain = offered?.peerChain ?? peerChain(secure);
+      if (verifier.verify(chain).text !== SERVER) throw new Error('another peer');
+      if (ticket !== null) {
+        secure.resume();
+        kept = { session: ((await ticket) as [Buffer])[0], peerChain: chain };
+      }
       secure.destroy();
       far.destroy();
     },
@@ -271,40 +298,61 @@ async function handshake(name: string, contexts: SvidTlsContexts, verifier: Peer
   };
 }
 
-/** A tunnel's client and server: the handshake, and HTTP/2 on it. */
-async function tunnel(name: string, contexts: SvidTlsContexts, verifier: PeerVerifier): Promise<Contender> {
-  const opened: (() => void)[] = [];
-  const far = new TunnelServer({
-    contexts,
-    identity: SERVER,
-    verifier,
-    onConnect: (_, responder) => responder.refuse(503),
-    onOpened: () => opened.shift()?.(),
-  });
+/** The same session every time. Its second handshake is the first that resumes. */
+class OneSession implements TunnelSessions {
+  #kept: ResumableSession | null = null;
+
+  take(): ResumableSession | null {
+    return this.#kept;
+  }
+
+  keep(session: ResumableSession): void {
+    this.#kept ??= session;
+  }
+
+  forget(): void {
+    throw new Error('not resumed');
+  }
+}
+
+/**
+ * A tunnel's client and server, from dialling to the answer to a CONNECT: with full handshakes, with resumed ones, or with both in turn as
+ * a pool has them, which uses each session once.
+ */
+async function tunnel(
+  name: string,
+  contexts: SvidTlsContexts,
+  verifier: PeerVerifier,
+  handshakes: 'full' | 'resumed' | 'pooled',
+): Promise<Contender> {
+  const far = new TunnelServer({ contexts, identity: SERVER, verifier, onConnect: (_, responder) => responder.accept() });
   const accepted: Socket[] = [];
   const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
     accepted.push(socket);
     far.accept(socket);
   });
   const port = await listen(server);
+  const context = contextOf(contexts, CLIENT);
+  const sessions =
+    handshakes === 'full' ? null : handshakes === 'resumed' ? new OneSession() : new SessionStore(verifier).of('bench', context);
   return {
     name,
-    beside: 'node:tls',
+    beside: handshakes === 'resumed' ? 'node:http2, resumed' : 'node:http2',
     async shake() {
-      const verified = Promise.withResolvers<void>();
-      opened.push(verified.resolve);
       const near = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true });
       const client = new TunnelClient({
         dialer: { dial: () => near },
         verifier,
-        context: contextOf(contexts, CLIENT),
+        context,
+        ...(sessions === null ? {} : { sessions }),
         sourceWorkloadId: 1,
         destinationAddress: '127.0.0.1',
         port,
         expectedIdentities: [SERVER],
       });
-      await Promise.all([verified.promise, client.ready]);
-      // As abruptly as the other contender: what is measured is the handshake.
+      await client.open('10.0.0.1:80');
+      if (client.isResumed !== client.offeredSession) throw new Error('not resumed');
+      // As abruptly as the other contender: what is measured is how it begins.
       near.destroy();
       accepted.shift()?.destroy();
     },
@@ -312,6 +360,56 @@ async function tunnel(name: string, contexts: SvidTlsContexts, verifier: PeerVer
       server.close();
       far.dispose();
     },
+  };
+}
+
+/** The same with what Node has: node:http2 on the handshake of `bare`. */
+async function nodeTunnel(manager: SvidManager, resume: boolean): Promise<Contender> {
+  const name = resume ? 'node:http2, resumed' : 'node:http2';
+  const near = bareContext(manager, CLIENT);
+  const server = withBareOptions(manager, SERVER, (options) =>
+    http2.createSecureServer({ ...options, requestCert: true, rejectUnauthorized: true }),
+  );
+  const accepted: http2.ServerHttp2Session[] = [];
+  server.on('session', (session) => {
+    session.on('error', () => {});
+    accepted.push(session);
+  });
+  server.on('stream', (stream: http2.ServerHttp2Stream) => {
+    stream.on('error', () => {});
+    stream.respond({ ':status': 200 });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  let session: Buffer | undefined;
+  return {
+    name,
+    beside: name,
+    async shake() {
+      const resumes = session !== undefined;
+      const socket = tls.connect({
+        host: '127.0.0.1',
+        port,
+        secureContext: near,
+        ALPNProtocols: ['h2'],
+        minVersion: 'TLSv1.3',
+        checkServerIdentity: () => undefined,
+        ...(session === undefined ? {} : { session }),
+      });
+      const ticket = resume && !resumes ? once(socket, 'session') : null;
+      await once(socket, 'secureConnect');
+      if (!socket.authorized || socket.isSessionReused() !== resumes) throw new Error('not authorised, or not resumed');
+      const client = http2.connect(`https://127.0.0.1:${port}`, { createConnection: () => socket });
+      client.on('error', () => {});
+      const stream = client.request({ ':method': 'CONNECT', ':authority': '10.0.0.1:80' });
+      stream.on('error', () => {});
+      await once(stream, 'response');
+      if (ticket !== null) [session] = (await ticket) as [Buffer];
+      client.destroy();
+      accepted.shift()?.destroy();
+    },
+    close: () => server.close(),
   };
 }
 
@@ -373,12 +471,13 @@ async function measureIssue(authority: Authority, { svids, progress }: IdentityO
 
 /** The report for people. */
 export function identityTable({ handshakes, issue }: IdentityReport): string {
-  const lines = handshakes.map(
-    ({ name, per_second, ratio, p50_us, p99_us, cpu_us }) =>
-      `${name.padEnd(22)}${String(per_second).padStart(12)}${ratio.toFixed(2).padStart(14)}${String(p50_us).padStart(10)}${String(p99_us).padStart(10)}${String(cpu_us).padStart(18)}`,
+  const lines = handshakes.map(({ name, beside, per_second, ratio, cpu_ratio, p50_us, p99_us, cpu_us }) =>
+    `${name.padEnd(22)}${String(per_second).padStart(9)}${String(p50_us).padStart(10)}${String(p99_us).padStart(10)}${String(cpu_us).padStart(10)}  ${
+      name === beside ? '' : `${ratio.toFixed(2).padStart(5)}${cpu_ratio.toFixed(2).padStart(7)}  of ${beside}`
+    }`.trimEnd(),
   );
   return [
-    `${''.padEnd(22)}handshakes/s   of node:tls    p50 us    p99 us  CPU us/handshake`,
+    `${''.padEnd(22)}${'a second'.padStart(9)}${'p50 us'.padStart(10)}${'p99 us'.padStart(10)}${'CPU us'.padStart(10)}   rate    CPU`,
     ...lines,
     '',
     `${issue.svids} SVIDs: ${issue.per_second} a second; a relaying worker's loop stood ${issue.worker_stall_max_ms} ms at most (p99 ${issue.worker_stall_p99_ms} ms; without issuing ${issue.worker_stall_max_idle_ms} ms)`,

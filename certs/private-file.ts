@@ -1,8 +1,8 @@
 import { constants } from 'node:fs';
-import { type FileHandle, link, mkdir, open, rename, unlink } from 'node:fs/promises';
-import { randomBytes } from 'node:crypto';
+import { type FileHandle, link, mkdir, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CertsError } from './errors.ts';
+import { putWholeFile } from './whole-file.ts';
 
 /** A file of ours is a few KiB; more is not ours. */
 const MAX_BYTES = 256 * 1024;
@@ -77,7 +77,6 @@ export async function replacePrivateFile(path: string, content: string): Promise
 
 async function putPrivateFile(path: string, content: string, put: (temporary: string, path: string) => Promise<void>): Promise<void> {
   const directory = dirname(path);
-  const temporary = `${path}.${process.pid}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await using parent = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -86,14 +85,7 @@ async function putPrivateFile(path: string, content: string, put: (temporary: st
         nextStep: `run: chmod 700 ${directory}`,
       });
     }
-    try {
-      await using file = await open(temporary, 'wx', 0o600);
-      await file.writeFile(content);
-      await file.sync();
-      await put(temporary, path);
-    } finally {
-      await unlink(temporary).catch(() => undefined);
-    }
+    await putWholeFile(path, content, put);
     await parent.sync();
   } catch (error) {
     if (error instanceof CertsError) throw error;

@@ -10,9 +10,7 @@ import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { JwtSvid } from '../identity-provider.ts';
-import { createKeyStore } from '../keystore/pkcs12.ts';
 import { readPrivateFile } from '../private-file.ts';
-import { certificatesFromPem } from '../x509/pem.ts';
 import { type KeyProtection, privateKeyPem, readSigners, readState, storeKeys, writeState } from './authority-file.ts';
 import {
   type AuthorityMaterial,
@@ -122,6 +120,8 @@ export interface AuthorityStatus {
     readonly waitingFor: readonly AwaitedNode[];
   } | null;
   readonly nodes: readonly NodeRecord[];
+  /** How many SVIDs this process has signed. */
+  readonly issued: { readonly x509: number; readonly jwt: number };
   /** What an operator should look at; empty when all is well. */
   readonly warnings: readonly string[];
 }
@@ -183,6 +183,7 @@ export class Authority implements AsyncDisposable {
   #queue: Promise<unknown> = Promise.resolve();
   #cancelTimer: (() => void) | null = null;
   #problem: string | null = null;
+  readonly #issued = { x509: 0, jwt: 0 };
   #ownNode: NodeNews | null = null;
   #ticking = false;
   #disposed = false;
@@ -318,7 +319,9 @@ export class Authority implements AsyncDisposable {
     for (;;) {
       const slot = activeSlot(this.#state);
       const svid = await slot.x509.issue(csr, request);
-      if (await this.#reserve(slot, svid.notAfter)) return svid;
+      if (!(await this.#reserve(slot, svid.notAfter))) continue;
+      this.#issued.x509++;
+      return svid;
     }
   }
 
@@ -333,15 +336,28 @@ export class Authority implements AsyncDisposable {
       const now = this.#now();
       const expiresAt = slot.jwt.expiry(request, now, slot.x509.notAfter);
       if (expiresAt <= now) throw authorityExpired(slot.x509.notAfter);
-      if (await this.#reserve(slot, expiresAt)) return slot.jwt.issue(request, now, expiresAt);
+      if (!(await this.#reserve(slot, expiresAt))) continue;
+      const svid = await slot.jwt.issue(request, now, expiresAt);
+      this.#issued.jwt++;
+      return svid;
     }
+  }
+
+  /** The id of the slot that signs now. */
+  get signer(): string {
+    return activeSlot(this.#state).id;
+  }
+
+  /** That of the trust state. */
+  get sequence(): bigint {
+    return this.#state.sequence;
   }
 
   trust(): TrustState {
     return trustOf(this.#state, this.#refreshHintSeconds);
   }
 
-  /** Calls back after the trust state or the status changed. Returns the unsubscribe function. */
+  /** Calls back after the trust state changed, or which keys sign. Returns the unsubscribe function. */
   onChange(listener: () => void): () => void {
     return this.#notifier.subscribe(listener);
   }
@@ -365,6 +381,7 @@ export class Authority implements AsyncDisposable {
               waitingFor: rotation.phase === 'publishing' ? awaitedNodes(this.#nodes.all(), rotation.sequence, sequence, now) : [],
             },
       nodes: this.#nodes.all(),
+      issued: { ...this.#issued },
       warnings: this.#warnings(now),
     };
   }
@@ -451,7 +468,13 @@ export class Authority implements AsyncDisposable {
       old.liveUntil < (node.svidExpiresAt ?? 0);
     if (!stale) return;
     this.#nodes.set({ name: node.name, acknowledged: node.acknowledged, liveUntil, namespaces: old?.namespaces ?? [] }, now);
-    this.#notifier.changed();
+    this.#wake();
+  }
+
+  /** Rotations do not wait for this node any more, unless it is heard of again. */
+  nodeGone(name: string): void {
+    if (this.#nodes.get(name) === null) return;
+    this.#nodes.delete(name);
     this.#wake();
   }
 
@@ -475,16 +498,6 @@ export class Authority implements AsyncDisposable {
   async exportKey(id: string, passphrase: string): Promise<string> {
     if (passphrase === '') throw new CertsError('WEFT_CERTS_PASSPHRASE', 'the passphrase is empty', { nextStep: 'give one' });
     return privateKeyPem(readPrivateKey(findSlot(this.#state, id).stored.key, this.#protection.passphrase ?? undefined), passphrase);
-  }
-
-  /**
-   * A slot's signing key and chain for a backup: PKCS#12, under the name `weft`.
-   * @throws CertsError WEFT_CERTS_SLOT, WEFT_CERTS_KEY_STORE for an empty password
-   */
-  exportKeyStore(id: string, password: string): Promise<Uint8Array> {
-    const { stored } = findSlot(this.#state, id);
-    const privateKey = readPrivateKey(stored.key, this.#protection.passphrase ?? undefined).export({ type: 'pkcs8', format: 'der' });
-    return createKeyStore({ privateKey, certificates: certificatesFromPem(stored.certificates), password, friendlyName: 'weft' });
   }
 
   /** Stops timers and watching. The record of this process's own node ends: who starts again reads the state anew. */
@@ -566,8 +579,7 @@ export class Authority implements AsyncDisposable {
         if (!sameTrust(old, next)) next = { ...next, sequence: nextSequence(old.sequence, now) };
         if (await this.#store.replace(this.#number, writeState(next, now))) {
           this.#number++;
-          this.#state = next;
-          this.#changed();
+          this.#take(next);
           return;
         }
         await this.#load();
@@ -588,9 +600,8 @@ export class Authority implements AsyncDisposable {
     }
     if (saved.number === this.#number) return;
     const { state } = readState(saved.text, saved.path, this.trustDomain, this.#protection, this.#state.slots, () => this.#now());
-    this.#state = state;
     this.#number = saved.number;
-    this.#changed();
+    this.#take(state);
   }
 
   /** Whole milliseconds, as the state file has them. */
@@ -604,8 +615,11 @@ export class Authority implements AsyncDisposable {
     return result;
   }
 
-  #changed(): void {
-    this.#notifier.changed();
+  /** Most changes (what was issued, who has heard of it) are nobody's concern: telling every node of each would make work that grows with the square. */
+  #take(state: AuthorityState): void {
+    const isNews = state.sequence !== this.#state.sequence || activeSlot(state).id !== activeSlot(this.#state).id;
+    this.#state = state;
+    if (isNews) this.#notifier.changed();
     this.#wake();
   }
 
@@ -625,9 +639,9 @@ export class Authority implements AsyncDisposable {
     let sleepMs = POLL_MS;
     try {
       if (this.#rotates) sleepMs = Math.min(sleepMs, await this.#advance());
-      this.#noteProblem(null);
+      this.#problem = null;
     } catch (error) {
-      this.#noteProblem(errorText(error));
+      this.#problem = errorText(error);
     } finally {
       this.#ticking = false;
       this.#schedule(sleepMs);
@@ -654,12 +668,6 @@ export class Authority implements AsyncDisposable {
       }
       await this.#update((state) => nextStep(state, this.#nodes.all(), now, this.#times).state ?? state);
     }
-  }
-
-  #noteProblem(problem: string | null): void {
-    if (problem === this.#problem) return;
-    this.#problem = problem;
-    this.#notifier.changed();
   }
 
   #warnings(now: number): string[] {

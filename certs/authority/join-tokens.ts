@@ -154,6 +154,11 @@ export class JoinTokens {
     return false;
   }
 
+  /** Makes every token of a node useless. */
+  async revokeOf(node: string): Promise<void> {
+    for (const name of await this.#names()) if ((await this.#read(name))?.node === node) await this.#remove(name);
+  }
+
   /** Expired tokens go. */
   async #makeRoom(): Promise<void> {
     const names = await this.#names();

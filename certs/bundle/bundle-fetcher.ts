@@ -7,7 +7,7 @@ import type { BundleEndpointProfile } from '../../src/model/resources.ts';
 import { CertsError } from '../errors.ts';
 import { peerChain } from '../../src/model/peer-certificates.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
-import { toPem } from '../x509/pem.ts';
+import { certificatesToPem } from '../x509/pem.ts';
 import { MAX_BUNDLE_LENGTH } from './bundle-format.ts';
 import type { SpiffeBundle } from './trust-state.ts';
 
@@ -160,9 +160,7 @@ function verifyEndpoint(url: URL, socket: TLSSocket, endpointId: string, { bundl
       bundle: (trustDomain) => {
         const found = bundle(trustDomain);
         if (found === null) return null;
-        const roots = found.x509Authorities.map((der) => toPem('CERTIFICATE', der)).join('');
-        const trusted = { trustDomain, roots, sequence: 1, revokedKeys: [] };
-        return trusted;
+        return { trustDomain, roots: certificatesToPem(found.x509Authorities), sequence: 1, revokedKeys: [] };
       },
     },
     { now, cacheSize: 0 },

@@ -2,6 +2,7 @@ import { createPublicKey, type webcrypto, X509Certificate } from 'node:crypto';
 import { parseStrictJson } from '../../src/jose/strict-json.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain } from '../../src/model/identity.ts';
+import { PRIVATE_JWK_MEMBERS } from '../../src/model/jwk.ts';
 import { CertsError } from '../errors.ts';
 import { checkRoots } from '../svid/peer-verifier.ts';
 import { toPem } from '../x509/pem.ts';
@@ -17,13 +18,12 @@ const MAX_JSON_DEPTH = 16;
 const MAX_SEQUENCE = 2n ** 64n - 1n;
 const MAX_REFRESH_HINT_SECONDS = 2n ** 31n - 1n;
 
-/** The public members of the key types that Weft knows (RFC 7518 section 6, RFC 8037), and the others, which no bundle may hold. */
+/** The public members of the key types that Weft knows (RFC 7518 section 6, RFC 8037). */
 const PUBLIC_MEMBERS: ReadonlyMap<string, readonly string[]> = new Map([
   ['EC', ['crv', 'x', 'y']],
   ['RSA', ['n', 'e']],
   ['OKP', ['crv', 'x']],
 ]);
-const PRIVATE_MEMBERS: readonly string[] = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'];
 
 type Jwk = Readonly<Record<string, unknown>>;
 
@@ -113,7 +113,7 @@ function notABundle(why: string, cause?: unknown): CertsError {
 function readEntry(entry: Jwk): Uint8Array | JwtAuthority | string {
   const { kty, use } = entry;
   if (typeof kty !== 'string' || !PUBLIC_MEMBERS.has(kty)) return 'has no key type that is known';
-  if (PRIVATE_MEMBERS.some((member) => member in entry)) return 'holds a private key, so anybody could sign with it';
+  if (PRIVATE_JWK_MEMBERS.some((member) => member in entry)) return 'holds a private key, so anybody could sign with it';
   if (use === 'x509-svid') return readX509Entry(entry);
   if (use === 'jwt-svid') return readJwtEntry(entry);
   return 'has no use that is known';

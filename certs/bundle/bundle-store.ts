@@ -1,8 +1,9 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, open, readFile, rename, unlink } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorText } from '../../src/model/errors.ts';
 import { CertsError } from '../errors.ts';
+import { putWholeFile } from '../whole-file.ts';
 import { MAX_BUNDLE_LENGTH, parseBundle } from './bundle-format.ts';
 import type { SpiffeBundle } from './trust-state.ts';
 
@@ -60,18 +61,9 @@ export class BundleStore {
    */
   async write({ bundle: { trustDomain }, text, fetchedAt, startedFrom }: StoredBundle): Promise<void> {
     const path = this.#pathOf(trustDomain);
-    const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      try {
-        await using file = await open(temporary, 'wx', 0o600);
-        await file.writeFile(JSON.stringify({ trustDomain, fetchedAt, startedFrom, text }));
-        await file.sync();
-        await rename(temporary, path);
-      } catch (error) {
-        await unlink(temporary).catch(() => undefined);
-        throw error;
-      }
+      await putWholeFile(path, JSON.stringify({ trustDomain, fetchedAt, startedFrom, text }), rename);
     } catch (error) {
       throw failure(`the bundle of ${trustDomain} is not kept for the next start: ${errorText(error)}`, error);
     }

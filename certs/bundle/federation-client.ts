@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { errorText } from '../../src/model/errors.ts';
+import type { Log } from '../../src/model/log.ts';
 import type { FederatedTrustDomain } from '../../src/model/resources.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
@@ -14,7 +15,7 @@ export interface FederationClientOptions {
   /** The bundle of this node's own trust domain, for endpoints that have an SVID of it; null while there is none. */
   readonly ownBundle: () => SpiffeBundle | null;
   readonly redirectTargets: RedirectTargets;
-  readonly log: (level: 'info' | 'warn', message: string, fields: Readonly<Record<string, unknown>>) => void;
+  readonly log: Pick<Log, 'info' | 'warn'>;
   /** Default: fetchBundle. */
   readonly fetch?: (options: FetchBundleOptions) => Promise<string>;
   readonly clock?: Clock;
@@ -200,7 +201,7 @@ export class FederationClient implements AsyncDisposable {
   /** Does one thing of a trust domain after the other. A failure is told, and ends nothing. */
   #then(trustDomain: string, work: () => Promise<void>): void {
     const before = this.#work.get(trustDomain) ?? Promise.resolve();
-    const done = before.then(work).catch((error: unknown) => this.#options.log('warn', errorText(error), { trustDomain }));
+    const done = before.then(work).catch((error: unknown) => this.#options.log.warn({ trustDomain }, errorText(error)));
     this.#work.set(trustDomain, done);
     void done.then(() => {
       if (this.#work.get(trustDomain) === done) this.#work.delete(trustDomain);
@@ -228,7 +229,7 @@ export class FederationClient implements AsyncDisposable {
         return;
       }
     } catch (error) {
-      this.#options.log('warn', errorText(error), { trustDomain });
+      this.#options.log.warn({ trustDomain }, errorText(error));
     }
     if (initialBundle === null) return;
     try {
@@ -270,7 +271,7 @@ export class FederationClient implements AsyncDisposable {
     try {
       await this.#options.store.write({ bundle, text, fetchedAt, startedFrom: relationship.startedFrom });
     } catch (error) {
-      this.#options.log('warn', errorText(error), { trustDomain });
+      this.#options.log.warn({ trustDomain }, errorText(error));
     }
   }
 
@@ -279,7 +280,7 @@ export class FederationClient implements AsyncDisposable {
     const bundle = parseBundle(text, trustDomain, { onIgnored: (index, why) => ignored.push(`entry ${index} ${why}`) });
     const known = this.bundle(trustDomain);
     if (ignored.length > 0 && (known === null || known.sequence !== bundle.sequence || !haveSameKeys(known, bundle))) {
-      this.#options.log('warn', 'entries of a federated bundle are ignored', { trustDomain, ignored });
+      this.#options.log.warn({ trustDomain, ignored }, 'entries of a federated bundle are ignored');
     }
     return bundle;
   }
@@ -290,18 +291,16 @@ export class FederationClient implements AsyncDisposable {
     relationship.bundle = bundle;
     if (before !== null && before.sequence === bundle.sequence && haveSameKeys(before, bundle)) return;
     const { trustDomain, x509Authorities, jwtAuthorities, sequence } = bundle;
+    const fields = {
+      trustDomain,
+      source,
+      sequence: sequence?.toString() ?? null,
+      x509Authorities: x509Authorities.length,
+      jwtAuthorities: jwtAuthorities.length,
+    };
     const isEmpty = x509Authorities.length === 0 && jwtAuthorities.length === 0;
-    this.#options.log(
-      isEmpty ? 'warn' : 'info',
-      isEmpty ? 'a trust domain has revoked all of its identities' : 'the bundle of a trust domain changed',
-      {
-        trustDomain,
-        source,
-        sequence: sequence?.toString() ?? null,
-        x509Authorities: x509Authorities.length,
-        jwtAuthorities: jwtAuthorities.length,
-      },
-    );
+    if (isEmpty) this.#options.log.warn(fields, 'a trust domain has revoked all of its identities');
+    else this.#options.log.info(fields, 'the bundle of a trust domain changed');
     this.#notifier.changed();
   }
 
@@ -315,11 +314,10 @@ export class FederationClient implements AsyncDisposable {
     relationship.failures++;
     relationship.failuresTotal++;
     relationship.lastFailure = errorText(error);
-    this.#options.log('warn', 'the bundle of a trust domain could not be refreshed', {
-      trustDomain: relationship.parameters.trustDomain,
-      failures: relationship.failures,
-      error: relationship.lastFailure,
-    });
+    this.#options.log.warn(
+      { trustDomain: relationship.parameters.trustDomain, failures: relationship.failures, error: relationship.lastFailure },
+      'the bundle of a trust domain could not be refreshed',
+    );
   }
 
   /** Until the next interval, after a failure as after a success (section 6.2). */

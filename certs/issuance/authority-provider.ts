@@ -57,7 +57,13 @@ export class AuthorityProvider implements IdentityProvider {
   }
 
   onChange(listener: () => void): () => void {
-    const unsubscribe = this.#authority.onChange(listener);
+    let { sequence } = this.#authority;
+    const unsubscribe = this.#authority.onChange(() => {
+      // It also tells of every node that it hears of, which is none of the trust state.
+      if (this.#authority.sequence === sequence) return;
+      ({ sequence } = this.#authority);
+      listener();
+    });
     this.#unsubscribes.add(unsubscribe);
     return () => {
       this.#unsubscribes.delete(unsubscribe);

@@ -2,14 +2,16 @@ import { X509Certificate } from 'node:crypto';
 import type { AuthoritySource, AuthorityStatusAnswer, Material, NodeAnswer, SlotAnswer } from '../../src/model/authority-api.ts';
 import type { Authority, SlotStatus } from '../authority/authority.ts';
 import { type AuthorityMaterial, materialFromPem } from '../authority/authority-material.ts';
+import type { NodeRecord } from '../authority/node-records.ts';
 import { CertsError } from '../errors.ts';
 import { certificatesFromPem, toPem } from '../x509/pem.ts';
+import type { IssuanceCounts } from './issuance-counts.ts';
 import type { NodeRegister } from './node-register.ts';
 
 /** An authority and its nodes as the authority's socket shows them. */
-export function authoritySource(authority: Authority, nodes: NodeRegister): AuthoritySource {
+export function authoritySource(authority: Authority, nodes: NodeRegister, counts: IssuanceCounts): AuthoritySource {
   const status = (): AuthorityStatusAnswer => {
-    const { trustDomain, sequence, slots, rotation, nodes: records, warnings } = authority.status();
+    const { trustDomain, sequence, slots, rotation, nodes: records, issued, warnings } = authority.status();
     return {
       trustDomain,
       sequence: sequence.toString(),
@@ -20,17 +22,14 @@ export function authoritySource(authority: Authority, nodes: NodeRegister): Auth
         since: time(rotation.since),
         waitingFor: rotation.waitingFor.map(({ name }) => name),
       },
-      nodes: records.map(({ name, acknowledged, liveUntil }): NodeAnswer => {
-        const sighting = nodes.sighting(name);
-        return {
-          name,
-          evicted: nodes.isEvicted(name),
-          lastSeen: sighting === null ? null : time(sighting.at),
-          acknowledged: acknowledged?.toString() ?? null,
-          liveUntil: time(liveUntil),
-          clockSkewSeconds: sighting?.clockSkewSeconds ?? null,
-        };
-      }),
+      nodes: [
+        ...records.map((record) => nodeAnswer(nodes, record)),
+        ...nodes
+          .evicted()
+          .filter((name) => !records.some((record) => record.name === name))
+          .map((name) => nodeAnswer(nodes, { name, acknowledged: null, liveUntil: null })),
+      ],
+      counts: { issued, joins: counts.joins, refused: { ...counts.refused } },
       warnings,
     };
   };
@@ -60,7 +59,12 @@ export function authoritySource(authority: Authority, nodes: NodeRegister): Auth
       if (await authority.tokens.revoke(id)) return;
       throw new CertsError('WEFT_CERTS_TOKEN', 'there is no such token, or it was used', { nextStep: 'see `weft ca token --list`' });
     },
-    evictNode: (name) => nodes.evict(name),
+    evictNode: async (name) => {
+      // What it could come back with goes first, and what it is waited for with last: then nothing of it can be written again.
+      await authority.tokens.revokeOf(name);
+      await nodes.evict(name);
+      authority.nodeGone(name);
+    },
   };
 }
 
@@ -72,6 +76,21 @@ export function readMaterial(material: Material | null): AuthorityMaterial | und
   if (material === null) return undefined;
   const { certificate, key, passphrase } = material;
   return materialFromPem({ certificate, key, ...(passphrase === null ? {} : { passphrase }) });
+}
+
+function nodeAnswer(
+  nodes: NodeRegister,
+  { name, acknowledged, liveUntil }: Pick<NodeRecord, 'name' | 'acknowledged'> & { readonly liveUntil: number | null },
+): NodeAnswer {
+  const sighting = nodes.sighting(name);
+  return {
+    name,
+    evicted: nodes.isEvicted(name),
+    lastSeen: sighting === null ? null : time(sighting.at),
+    acknowledged: acknowledged?.toString() ?? null,
+    liveUntil: liveUntil === null ? null : time(liveUntil),
+    clockSkewSeconds: sighting?.clockSkewSeconds ?? null,
+  };
 }
 
 function slotAnswer(authority: Authority, { id, state, tainted, signingKey, notAfter, issuedUntil }: SlotStatus): SlotAnswer {

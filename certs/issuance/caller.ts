@@ -13,7 +13,8 @@ export interface IssuancePeer {
   readonly address: string;
   /** Of its verified SVID; null when it showed none. */
   readonly identity: SpiffeId | null;
-  /** When that SVID expires, in milliseconds since the epoch. */
+  /** When that SVID begins to be valid, and when it expires, in milliseconds since the epoch. */
+  readonly validFrom: number | null;
   readonly expiresAt: number | null;
 }
 

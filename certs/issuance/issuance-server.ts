@@ -7,8 +7,10 @@ import type { Placements } from '../../src/model/placements.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { readCertificateFields } from '../x509/certificate-fields.ts';
+import { addressGroup } from './address-group.ts';
 import { BoundedLog } from './bounded-log.ts';
 import type { IssuancePeer } from './caller.ts';
+import type { IssuanceCounts } from './issuance-counts.ts';
 import { IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import { ISSUANCE_SERVICES } from './messages.ts';
@@ -24,11 +26,18 @@ export interface IssuanceOptions {
   readonly listen: { readonly host: string; readonly port: number };
   /** DNS names of the server's certificate, for clients that check one. */
   readonly dns: readonly string[];
+  readonly counts: IssuanceCounts;
   readonly log: Log;
   readonly clock?: Clock;
   readonly connectionLimits?: Partial<TlsListenerLimits>;
   readonly service?: Pick<IssuanceServiceOptions, 'maxTtlSeconds' | 'authenticators' | 'perNode' | 'perAddress'>;
 }
+
+/**
+ * Connections at once of those who show no SVID: a node that joins needs one for a second. The oldest makes room, so that many addresses with many
+ * idle connections keep out neither whoever joins nor, above all, the nodes, for whom the rest of the places are.
+ */
+const MAX_WITHOUT_SVID = 256;
 
 interface Connection {
   /** DER, leaf first. Empty: it showed no certificate. */
@@ -40,23 +49,30 @@ interface Connection {
 /** The issuance service on its port. Every connection that shows a certificate shows a valid SVID of the trust domain, as long as it lasts. */
 export class IssuanceServer implements AsyncDisposable {
   readonly #clock: Clock;
+  readonly #counts: IssuanceCounts;
   readonly #warnings: BoundedLog;
   readonly #verifier: SvidVerifier;
   readonly #grpc: GrpcServer<IssuancePeer>;
   readonly #connections = new Map<TLSSocket, Connection>();
+  /** Those of them that showed no SVID, in the order in which they came. */
+  readonly #withoutSvid = new Set<TLSSocket>();
   readonly #owned = new AsyncDisposableStack();
   #listener: TlsListener | null = null;
 
   private constructor(options: IssuanceOptions) {
     const { authority, log } = options;
     this.#clock = options.clock ?? systemClock;
+    this.#counts = options.counts;
     this.#warnings = new BoundedLog(log, this.#clock);
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => this.#clock.now() });
-    this.#grpc = this.#owned.use(new GrpcServer<IssuancePeer>({}));
+    this.#grpc = this.#owned.use(
+      new GrpcServer<IssuancePeer>({ peerKey: ({ identity, address }) => identity?.text ?? addressGroup(address) }),
+    );
     new IssuanceService({
       authority,
       nodes: options.nodes,
       placements: options.placements,
+      counts: options.counts,
       log,
       clock: this.#clock,
       ...options.service,
@@ -103,13 +119,15 @@ export class IssuanceServer implements AsyncDisposable {
 
   #take(socket: TLSSocket, address: string): void {
     const chain = peerChain(socket);
-    let peer: IssuancePeer = { address, identity: null, expiresAt: null };
+    let peer: IssuancePeer = { address, identity: null, validFrom: null, expiresAt: null };
     if (chain.length > 0) {
       try {
         const identity = this.#verifier.verify(chain);
-        peer = { address, identity, expiresAt: readCertificateFields(chain[0] as Uint8Array).notAfter };
+        const { notBefore, notAfter } = readCertificateFields(chain[0] as Uint8Array);
+        peer = { address, identity, validFrom: notBefore, expiresAt: notAfter };
       } catch (error) {
         socket.destroy();
+        this.#counts.refused.unauthenticated++;
         this.#warnings.warn({ address, reason: errorText(error) }, 'the certificate of a client of the issuance service is refused');
         return;
       }
@@ -117,10 +135,13 @@ export class IssuanceServer implements AsyncDisposable {
     const { expiresAt } = peer;
     const cancelExpiry = expiresAt === null ? () => {} : this.#clock.after(expiresAt - this.#clock.now(), () => socket.destroy());
     this.#connections.set(socket, { chain, address, cancelExpiry });
+    if (chain.length === 0) this.#withoutSvid.add(socket);
     socket.once('close', () => {
       cancelExpiry();
       this.#connections.delete(socket);
+      this.#withoutSvid.delete(socket);
     });
+    if (this.#withoutSvid.size > MAX_WITHOUT_SVID) this.#withoutSvid.values().next().value?.destroy();
     this.#grpc.accept(socket, peer);
   }
 

@@ -1,12 +1,14 @@
-import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
+import { GRPC_STATUS, type GrpcStatus, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import type { Call, GrpcServer } from '../../src/grpc/grpc-server.ts';
 import { errorText, WeftError } from '../../src/model/errors.ts';
+import type { RefusalReason } from '../../src/model/authority-api.ts';
 import type { Log } from '../../src/model/log.ts';
 import type { Placements } from '../../src/model/placements.ts';
 import type { TrustState } from '../bundle/trust-state.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import { certificatesFromPem, toPem } from '../x509/pem.ts';
+import { addressGroup } from './address-group.ts';
 import { BoundedLog } from './bounded-log.ts';
 import {
   authenticate,
@@ -17,6 +19,7 @@ import {
   type CallerAuthenticator,
   type IssuancePeer,
 } from './caller.ts';
+import type { IssuanceCounts } from './issuance-counts.ts';
 import { rootOfChain } from './issued-chain.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import {
@@ -41,14 +44,15 @@ export interface IssuanceServiceOptions {
   readonly authority: IssuingAuthority;
   readonly nodes: NodeRegister;
   readonly placements: Placements;
+  readonly counts: IssuanceCounts;
   readonly log: Log;
   /** Longest life of an SVID; who asks for more gets this. Default: 24 hours. */
   readonly maxTtlSeconds?: number;
   /** Ways to prove who calls, besides node SVIDs and join tokens. */
   readonly authenticators?: readonly CallerAuthenticator[];
-  /** What one node may ask for. Default: 500 a second, 2,000 at once. */
+  /** What one node may ask for, and of JWT-SVIDs once more, which its workloads order at will. Default: 500 a second, 2,000 at once. */
   readonly perNode?: BucketLimits;
-  /** What one address may try without a node's SVID. Default: 10 a second, 20 at once. */
+  /** What one address (an IPv6 /64) may try without a node's SVID. Default: 10 a second, 20 at once. */
   readonly perAddress?: BucketLimits;
   readonly clock?: Clock;
 }
@@ -64,16 +68,23 @@ const MAX_AUDIENCES = 16;
 const MAX_AUDIENCE_LENGTH = 2048;
 const CSR = /^\s*-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END (?:NEW )?CERTIFICATE REQUEST-----\s*$/;
 
-/** Statuses of our refusals. The reason goes to the caller only where it is about the caller's own request; all of them go to the log. */
-const STATUS_OF = {
-  WEFT_CERTS_CALLER_UNKNOWN: { status: GRPC_STATUS.UNAUTHENTICATED, text: 'the caller is not known' },
-  WEFT_CERTS_CALLER_REFUSED: { status: GRPC_STATUS.PERMISSION_DENIED, text: 'the caller may not have this' },
-  WEFT_CERTS_CALLER_LIMIT: { status: GRPC_STATUS.RESOURCE_EXHAUSTED, text: 'too many requests' },
-  WEFT_CERTS_CSR: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-  WEFT_CERTS_WEAK_KEY: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-  WEFT_CERTS_AUDIENCE: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-  WEFT_CERTS_ACKNOWLEDGED: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null },
-} as const;
+interface Refusal {
+  readonly status: Exclude<GrpcStatus, 0>;
+  /** Null: the message of the error. */
+  readonly text: string | null;
+  readonly reason: RefusalReason;
+}
+
+/** Our refusals. The cause goes to the caller only where it is about the caller's own request; all of them go to the log. */
+const REFUSALS: Readonly<Record<string, Refusal>> = {
+  WEFT_CERTS_CALLER_UNKNOWN: { status: GRPC_STATUS.UNAUTHENTICATED, text: 'the caller is not known', reason: 'unauthenticated' },
+  WEFT_CERTS_CALLER_REFUSED: { status: GRPC_STATUS.PERMISSION_DENIED, text: 'the caller may not have this', reason: 'not_allowed' },
+  WEFT_CERTS_CALLER_LIMIT: { status: GRPC_STATUS.RESOURCE_EXHAUSTED, text: 'too many requests', reason: 'rate_limited' },
+  WEFT_CERTS_CSR: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+  WEFT_CERTS_WEAK_KEY: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+  WEFT_CERTS_AUDIENCE: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+  WEFT_CERTS_ACKNOWLEDGED: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+};
 
 /** The issuance service: certificates and JWT-SVIDs for nodes and for the workloads that run on them, and the trust state as it changes. */
 export class IssuanceService {
@@ -83,9 +94,11 @@ export class IssuanceService {
   readonly #authenticators: readonly CallerAuthenticator[];
   readonly #maxTtlSeconds: number;
   readonly #clock: Clock;
+  readonly #counts: IssuanceCounts;
   readonly #log: Log;
   readonly #warnings: BoundedLog;
   readonly #perNode: TokenBuckets;
+  readonly #jwtSvidsPerNode: TokenBuckets;
   readonly #perAddress: TokenBuckets;
   /** Ends the streams of a node, in the order in which they began. */
   readonly #streams = new Map<string, Set<() => void>>();
@@ -97,9 +110,11 @@ export class IssuanceService {
     this.#authenticators = [byNodeSvid, ...(options.authenticators ?? []), byJoinToken(options.authority.tokens)];
     this.#maxTtlSeconds = options.maxTtlSeconds ?? DEFAULT_MAX_TTL_SECONDS;
     this.#clock = options.clock ?? systemClock;
+    this.#counts = options.counts;
     this.#log = options.log;
     this.#warnings = new BoundedLog(options.log, this.#clock);
     this.#perNode = new TokenBuckets(options.perNode ?? DEFAULT_PER_NODE, this.#clock);
+    this.#jwtSvidsPerNode = new TokenBuckets(options.perNode ?? DEFAULT_PER_NODE, this.#clock);
     this.#perAddress = new TokenBuckets(options.perAddress ?? DEFAULT_PER_ADDRESS, this.#clock);
   }
 
@@ -124,9 +139,13 @@ export class IssuanceService {
     const asked = Number(request.validityDuration);
     const ttlSeconds = asked > 0 ? Math.min(asked, this.#maxTtlSeconds) : this.#maxTtlSeconds;
     // Before there is an SVID that could be used to ask for more.
-    if (impersonated === undefined && caller.grantedNamespaces !== null) await this.#nodes.joined(caller.node, caller.grantedNamespaces);
+    if (impersonated === undefined && caller.grantedNamespaces !== null)
+      await this.#nodes.joined(caller.node, caller.grantedNamespaces, this.#clock.now());
     const { certificateChain } = await this.#authority.issue(csr, { identity, ttlSeconds });
-    if (caller.by === 'one-time-token') this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
+    if (caller.by === 'one-time-token') {
+      this.#counts.joins++;
+      this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
+    }
     const chain = certificatesFromPem(certificateChain);
     const root = rootOfChain(chain, this.#authority.trust().bundle.x509Authorities);
     return { certChain: (root === null ? chain : [...chain, root]).map((der) => toPem('CERTIFICATE', der)) };
@@ -137,7 +156,7 @@ export class IssuanceService {
    * @throws CertsError WEFT_CERTS_CALLER_LIMIT
    */
   fetchRoots({ peer }: Call<IssuancePeer>): FetchRootsResponse {
-    if (!this.#perAddress.take(peer.address)) throw limit(peer.address);
+    this.#takeOfAddress(peer.address);
     return { x509Authorities: this.#authority.trust().bundle.x509Authorities };
   }
 
@@ -146,7 +165,7 @@ export class IssuanceService {
    * @throws CertsError or IdentityError with the reason
    */
   async mintJwtSvid({ identity, audience }: MintJwtSvidRequest, call: Call<IssuancePeer>): Promise<MintJwtSvidResponse> {
-    const caller = await this.#authenticateJoined(call);
+    const caller = await this.#authenticateJoined(call, this.#jwtSvidsPerNode);
     if (
       audience.length === 0 ||
       audience.length > MAX_AUDIENCES ||
@@ -172,15 +191,28 @@ export class IssuanceService {
     const caller = await this.#authenticateJoined(call);
     using stream = this.#openStream(caller.node, call.signal);
     const listening = this.#listen(requests, caller, call.peer).finally(stream.end);
+    // It may fail while an answer waits to be read, long before it is looked at: an unhandled rejection would end the process.
+    listening.catch(() => {});
     let changed = Promise.withResolvers<void>();
     const wake = (): void => changed.resolve();
     using _unsubscribe = disposable(this.#authority.onChange(wake));
     void stream.ended.then(wake);
     while (!stream.over) {
-      changed = Promise.withResolvers<void>();
-      await send(toMessage(this.#authority.trust(), this.#clock.now()));
-      using _heartbeat = disposable(this.#clock.after(HEARTBEAT_MS, wake));
-      if (!stream.over) await changed.promise;
+      this.#refuseEvicted(caller.node, call.peer);
+      const state = this.#authority.trust();
+      await send(toMessage(state, this.#clock.now()));
+      const heartbeat = { isDue: false };
+      using _heartbeat = disposable(
+        this.#clock.after(HEARTBEAT_MS, () => {
+          heartbeat.isDue = true;
+          wake();
+        }),
+      );
+      // The authority tells of every node that it hears of: passed on, one busy node would have all others, and all of them each other, busy.
+      while (!stream.over && !heartbeat.isDue && this.#authority.sequence === state.sequence && !this.#isRefused(caller.node, call.peer)) {
+        changed = Promise.withResolvers<void>();
+        await changed.promise;
+      }
     }
     // Its failure is that of the call.
     if (!stream.replaced) await listening;
@@ -188,7 +220,8 @@ export class IssuanceService {
 
   async #listen(requests: AsyncIterable<WatchRequest>, caller: Caller, peer: IssuancePeer): Promise<void> {
     for await (const { acknowledgedSequence: acknowledged, sentAt } of requests) {
-      this.#takeOf(caller.node);
+      // Again with each message: a node that was evicted meanwhile is not heard of any more.
+      this.#admit(caller, peer);
       if (acknowledged !== null && acknowledged > this.#authority.trust().sequence) {
         throw new CertsError('WEFT_CERTS_ACKNOWLEDGED', `${caller.node} acknowledged ${acknowledged}, which there has not been`);
       }
@@ -216,30 +249,35 @@ export class IssuanceService {
 
   async #authenticate(call: Call<IssuancePeer>): Promise<Caller> {
     // Counted before anything is looked at: guessing tokens is bounded too.
-    if (call.peer.identity === null && !this.#perAddress.take(call.peer.address)) throw limit(call.peer.address);
-    return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata));
+    if (call.peer.identity === null) this.#takeOfAddress(call.peer.address);
+    return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata), call.peer);
   }
 
   /** For what a node does after it has joined: a token, which may be spent by it, is no use here. */
-  async #authenticateJoined(call: Call<IssuancePeer>): Promise<Caller> {
+  async #authenticateJoined(call: Call<IssuancePeer>, limits: TokenBuckets = this.#perNode): Promise<Caller> {
     const caller = await byNodeSvid(call.peer, call.metadata);
     if (caller === null) throw new CertsError('WEFT_CERTS_CALLER_UNKNOWN', "it did not show a node's SVID", { nextStep: 'join first' });
-    return this.#admit(caller);
+    return this.#admit(caller, call.peer, limits);
   }
 
-  #admit(caller: Caller): Caller {
-    this.#takeOf(caller.node);
+  #admit(caller: Caller, peer: IssuancePeer, limits: TokenBuckets = this.#perNode): Caller {
+    if (!limits.take(caller.node)) throw limit(caller.node);
     // A token is newer than the eviction, or it would have been revoked.
-    if (caller.by === 'svid' && this.#nodes.isEvicted(caller.node)) {
-      throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${caller.node} was evicted`, {
-        nextStep: 'let it join with a new token, if it may',
-      });
-    }
+    if (caller.by === 'svid') this.#refuseEvicted(caller.node, peer);
     return caller;
   }
 
-  #takeOf(node: string): void {
-    if (!this.#perNode.take(node)) throw limit(node);
+  #isRefused(node: string, { validFrom }: IssuancePeer): boolean {
+    return this.#nodes.isRefused(node, validFrom ?? 0);
+  }
+
+  #refuseEvicted(node: string, peer: IssuancePeer): void {
+    if (!this.#isRefused(node, peer)) return;
+    throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
+  }
+
+  #takeOfAddress(address: string): void {
+    if (!this.#perAddress.take(addressGroup(address))) throw limit(address);
   }
 
   #ownIdentity({ node }: Caller): string {
@@ -258,13 +296,14 @@ export class IssuanceService {
     } catch (error) {
       if (call.signal.aborted || error instanceof GrpcStatusError) throw error;
       const fields = { address: call.peer.address, identity: call.peer.identity?.text ?? null };
-      const known = error instanceof WeftError && error.code in STATUS_OF ? STATUS_OF[error.code as keyof typeof STATUS_OF] : null;
-      if (known === null) {
+      const refusal = error instanceof WeftError ? REFUSALS[error.code] : undefined;
+      this.#counts.refused[refusal?.reason ?? 'failed']++;
+      if (refusal === undefined) {
         this.#log.error({ ...fields, err: error }, 'the issuance service failed');
         throw new GrpcStatusError(GRPC_STATUS.UNAVAILABLE, 'the authority cannot answer now', { cause: error });
       }
       this.#warnings.warn({ ...fields, reason: errorText(error) }, 'the issuance service refused a call');
-      throw new GrpcStatusError(known.status, known.text ?? (error as WeftError).message, { cause: error });
+      throw new GrpcStatusError(refusal.status, refusal.text ?? (error as WeftError).message, { cause: error });
     }
   }
 }

@@ -1,6 +1,9 @@
 import type { Authority } from '../authority/authority.ts';
 
 /** The part of the certificate authority that issuing for nodes needs. */
-export type IssuingAuthority = Pick<Authority, 'trustDomain' | 'issue' | 'issueJwt' | 'trust' | 'onChange' | 'nodeSeen'> & {
+export type IssuingAuthority = Pick<
+  Authority,
+  'trustDomain' | 'issue' | 'issueJwt' | 'trust' | 'sequence' | 'signer' | 'onChange' | 'nodeSeen'
+> & {
   readonly tokens: Pick<Authority['tokens'], 'redeem'>;
 };

@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { BACKDATE_SECONDS } from '../authority/authority-material.ts';
 import { checkNodeName } from '../authority/node-records.ts';
 import { CertsError } from '../errors.ts';
 import { readPrivateFile, replacePrivateFile } from '../private-file.ts';
@@ -10,6 +11,11 @@ interface Standing {
   readonly namespaces: readonly string[];
   /** It is refused until it joins again. */
   readonly evicted: boolean;
+  /**
+   * When it joined again after it was evicted, in whole seconds, as milliseconds since the epoch: SVIDs that it had before stay refused, because
+   * whoever stole them has them still. 0: it never was evicted.
+   */
+  readonly joinedAgainAt: number;
 }
 
 /** When a node was heard of last, since this process started. */
@@ -21,7 +27,8 @@ export interface Sighting {
 }
 
 const MAX_NODES = 10_000;
-const NOBODY: Standing = { namespaces: [], evicted: false };
+const NOBODY: Standing = { namespaces: [], evicted: false, joinedAgainAt: 0 };
+const BACKDATE_MS = BACKDATE_SECONDS * 1000;
 
 /** The nodes that have joined with a token, or were evicted: one small file for each. Without a directory: in memory. */
 export class NodeRegister {
@@ -44,19 +51,35 @@ export class NodeRegister {
     return register;
   }
 
-  /** A node has joined: what it may is what its token says, and nothing of before. @throws CertsError WEFT_CERTS_TOO_MANY */
-  async joined(node: string, namespaces: readonly string[]): Promise<void> {
-    const { evicted, namespaces: before } = this.#standing(node);
-    if (evicted || before.join() !== namespaces.join()) await this.#set(node, { namespaces, evicted: false });
+  /**
+   * A node has joined: what it may is what its token says, and nothing of before.
+   * @param now milliseconds since the epoch, of the clock that certificates are made by
+   * @throws CertsError WEFT_CERTS_TOO_MANY
+   */
+  async joined(node: string, namespaces: readonly string[], now: number): Promise<void> {
+    const { evicted, namespaces: before, joinedAgainAt } = this.#standing(node);
+    if (!evicted && before.join() === namespaces.join()) return;
+    await this.#set(node, { namespaces, evicted: false, joinedAgainAt: evicted ? Math.floor(now / 1000) * 1000 : joinedAgainAt });
   }
 
   /** Refuses a node from now on. @throws CertsError WEFT_CERTS_NODE_NAME, WEFT_CERTS_TOO_MANY */
   async evict(node: string): Promise<void> {
-    await this.#set(node, { namespaces: [], evicted: true });
+    await this.#set(node, { namespaces: [], evicted: true, joinedAgainAt: 0 });
   }
 
   isEvicted(node: string): boolean {
     return this.#standing(node).evicted;
+  }
+
+  /** Is an SVID of a node, which is valid from then on (milliseconds since the epoch), one that eviction made useless? */
+  isRefused(node: string, validFrom: number): boolean {
+    const { evicted, joinedAgainAt } = this.#standing(node);
+    return evicted || validFrom + BACKDATE_MS < joinedAgainAt;
+  }
+
+  /** The names of all that were evicted and have not joined again. */
+  evicted(): readonly string[] {
+    return [...this.#standings].filter(([, { evicted }]) => evicted).map(([name]) => name);
   }
 
   /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? */
@@ -93,10 +116,9 @@ export class NodeRegister {
 
 function readStanding(path: string, text: string | null): Standing {
   try {
-    const { namespaces, evicted } = JSON.parse(text ?? '') as Standing;
-    if (Array.isArray(namespaces) && namespaces.every((name) => typeof name === 'string') && typeof evicted === 'boolean') {
-      return { namespaces, evicted };
-    }
+    const { namespaces, evicted, joinedAgainAt } = JSON.parse(text ?? '') as Standing;
+    const areNames = Array.isArray(namespaces) && namespaces.every((name) => typeof name === 'string');
+    if (areNames && typeof evicted === 'boolean' && typeof joinedAgainAt === 'number') return { namespaces, evicted, joinedAgainAt };
   } catch {
     // As good as a wrong form.
   }

@@ -89,6 +89,8 @@ export class RemoteProvider implements IdentityProvider {
   #svid: SvidMaterial | null = null;
   #trust: TrustState | null = null;
   #client: GrpcClient | null = null;
+  /** Replaced clients whose calls are still under way. */
+  readonly #draining = new Set<GrpcClient>();
   #requests: RequestQueue<WatchRequest> | null = null;
   #acknowledged: bigint | null = null;
   #problem: string | null = 'it has not joined yet';
@@ -136,8 +138,7 @@ export class RemoteProvider implements IdentityProvider {
   }
 
   async x509Svid(identity: string, ttlSeconds: number): Promise<SvidMaterial> {
-    const client = await this.#connected();
-    return obtainSvid(identity, this.#verifier, (csr) => this.#certify(client, csr, ttlSeconds, identity));
+    return obtainSvid(identity, this.#verifier, async (csr) => this.#certify(await this.#connected(), csr, ttlSeconds, identity));
   }
 
   async jwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
@@ -176,8 +177,8 @@ export class RemoteProvider implements IdentityProvider {
     if (this.#state !== 'closed') this.#move('closed');
     this.#closing.abort();
     this.#requests?.end();
-    await this.#client?.[Symbol.asyncDispose]();
     await this.#running;
+    await Promise.all([...this.#draining].map((client) => client[Symbol.asyncDispose]()));
     this.#notifier[Symbol.dispose]();
   }
 
@@ -252,7 +253,7 @@ export class RemoteProvider implements IdentityProvider {
     try {
       const { x509Authorities } = await client.unary(FETCH_ROOTS, {}, { timeoutMs: CALL_TIMEOUT_MS });
       if (!matchesPin(token, x509Authorities)) throw unknownAuthority('its roots are not those that the token names');
-      trust = firstTrust(trustDomain, x509Authorities);
+      trust = firstTrust(trustDomain, x509Authorities, this.#trust);
       verifyAuthority(socket as unknown as TLSSocket, trustDomain, bundle, now);
       // Only now does the token go out.
       const svid = await obtainSvid(this.#identity, new SvidVerifier(bundle, { now, cacheSize: 0 }), async (csr) => {
@@ -317,9 +318,15 @@ export class RemoteProvider implements IdentityProvider {
       requests.end();
       this.#requests = null;
       this.#client = null;
-      await client[Symbol.asyncDispose]();
+      this.#drain(client);
       if (this.#state === 'watching') this.#move('away');
     }
+  }
+
+  /** Its calls may end on their own; new ones go to its successor. */
+  #drain(client: GrpcClient): void {
+    this.#draining.add(client);
+    void client.drain(CALL_TIMEOUT_MS).then(() => this.#draining.delete(client));
   }
 
   async #learn(message: WatchResponse): Promise<void> {
@@ -447,10 +454,13 @@ function chainToShow({ certChain }: CertificateResponse): string {
   });
 }
 
-/** What a node knows before the first trust state: roots, and a sequence below every other. */
-function firstTrust(trustDomain: string, x509Authorities: readonly Uint8Array[]): TrustState {
+/**
+ * What a node knows before the first trust state: roots, and a sequence below every other. What it knew to be revoked when it was here before stays
+ * so, until it hears more: a revoked key may stand below a root that is still there.
+ */
+function firstTrust(trustDomain: string, x509Authorities: readonly Uint8Array[], before: TrustState | null): TrustState {
   const bundle = { trustDomain, x509Authorities, jwtAuthorities: [], sequence: 0n, refreshHintSeconds: null };
-  return { sequence: 0n, bundle, taintedKeys: [], revokedKeys: [] };
+  return { sequence: 0n, bundle, taintedKeys: before?.taintedKeys ?? [], revokedKeys: before?.revokedKeys ?? [] };
 }
 
 function readTrustState(message: WatchResponse): TrustState {

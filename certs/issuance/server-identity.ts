@@ -35,6 +35,9 @@ export class ServerIdentity implements Disposable {
   readonly #verifier: SvidVerifier;
   readonly #unsubscribe: () => void;
   #context: SecureContext | null = null;
+  /** Of the trust state that the last one was asked for under, and who signed then. */
+  #sequence: bigint | null = null;
+  #signer: string | null = null;
   #cancelTimer: () => void = () => {};
   #disposed = false;
 
@@ -42,7 +45,10 @@ export class ServerIdentity implements Disposable {
     this.#options = options;
     const { authority, clock } = options;
     this.#verifier = new SvidVerifier(new OwnBundle(() => authority.trust()), { now: () => clock.now(), cacheSize: 0 });
-    this.#unsubscribe = authority.onChange(() => void this.#renewLater());
+    this.#unsubscribe = authority.onChange(() => {
+      // It also tells of every node that it hears of.
+      if (authority.sequence !== this.#sequence || authority.signer !== this.#signer) void this.#renewLater();
+    });
   }
 
   /** @throws CertsError or IdentityError when the first one cannot be issued */
@@ -66,6 +72,8 @@ export class ServerIdentity implements Disposable {
   async #renew(): Promise<void> {
     const { authority, dns, clock } = this.#options;
     const identity = issuanceIdentity(authority.trustDomain).text;
+    this.#sequence = authority.sequence;
+    this.#signer = authority.signer;
     const svid = await obtainSvid(identity, this.#verifier, async (csr) => {
       return (await authority.issue(csr, { identity, ttlSeconds: TTL_SECONDS, dns })).certificateChain;
     });

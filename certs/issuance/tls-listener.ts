@@ -1,7 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { type SecureContext, TLSSocket } from 'node:tls';
-import { canonicalAddress, isIpv6, joinHostPort } from '../../src/model/address.ts';
+import { canonicalAddress, joinHostPort } from '../../src/model/address.ts';
 import { CertsError } from '../errors.ts';
+import { addressGroup } from './address-group.ts';
 
 export interface TlsListenerOptions {
   /** A name or an address; `::` is every IPv6 and IPv4 address. */
@@ -154,17 +155,4 @@ export class TlsListener implements Disposable {
     this.#server.close();
     for (const end of this.#handshakes) end('the server is closing');
   }
-}
-
-/** IPv6 hosts have a /64 to themselves, as a rule. */
-function addressGroup(address: string): string {
-  if (!isIpv6(address)) return address;
-  const [head = '', tail] = address.split('::', 2);
-  const left = head === '' ? [] : head.split(':');
-  if (tail !== undefined) {
-    const right = tail === '' ? [] : tail.split(':');
-    while (left.length + right.length < 8) left.push('0');
-    left.push(...right);
-  }
-  return left.slice(0, 4).join(':');
 }

@@ -41,7 +41,7 @@ export interface KeyStoreContent {
 }
 
 /** Larger files are refused unread. */
-export const MAX_KEY_STORE_BYTES: number = 256 * 1024;
+const MAX_KEY_STORE_BYTES = 256 * 1024;
 /** What Java writes, for the MAC and for encryption. */
 const ITERATIONS = 10_000;
 /** A file may name any count, and the reader would be busy that long. */

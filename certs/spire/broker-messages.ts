@@ -4,7 +4,7 @@
  */
 import { ANY, type Any, packAny } from '../../src/grpc/any.ts';
 import { type MessageType, messageType } from '../../src/grpc/message.ts';
-import type { MethodDefinition, ServiceDefinition } from '../../src/grpc/service.ts';
+import type { MethodDefinition } from '../../src/grpc/service.ts';
 import { JWT_SVID, type JwtSvidResponse, X509_SVID, type X509SvidResponse } from '../workload-api/messages.ts';
 
 /** A process of this node. */
@@ -70,13 +70,6 @@ export const BROKER_FETCH_JWT_SVID: MethodDefinition<BrokerJwtSvidRequest, JwtSv
   request: FETCH_JWT_SVID_REQUEST,
   response: FETCH_JWT_SVID_RESPONSE,
   kind: 'unary',
-};
-
-/** What Weft uses of the service. The bundles of a workload are left alone: see SpireProvider.federatedBundles. */
-export const BROKER_SERVICE: ServiceDefinition = {
-  name: 'spiffe.broker.API',
-  file: 'brokerapi.proto',
-  methods: [SUBSCRIBE_TO_X509_SVID, BROKER_FETCH_JWT_SVID],
 };
 
 /** Every request carries this metadata with exactly the value `true` (SPIFFE_Broker_Endpoint.md): a forged web request cannot. */

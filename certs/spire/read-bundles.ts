@@ -12,16 +12,27 @@ const MAX_JSON_DEPTH = 16;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
- * Reads the bundles of a FetchX509Bundles message.
+ * Reads the bundles of a FetchX509Bundles message. Another trust domain chooses what is in its bundle: what cannot be a root there is left out, and
+ * so not trusted, for it must not keep changes of our own bundle from us.
  * @returns by trust domain: DER certificates
- * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything in it is wrong: then nothing of it is used
+ * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything else in it is wrong: then nothing of it is used
  */
 export function readX509Bundles(bundles: ReadonlyMap<string, Uint8Array>, ownTrustDomain: string): Map<string, readonly Uint8Array[]> {
-  return readEach(bundles, ownTrustDomain, (bytes) => {
+  return readEach(bundles, ownTrustDomain, (bytes, trustDomain) => {
     const roots = splitCertificates(bytes);
+    if (trustDomain !== ownTrustDomain) return roots.filter(canBeRoot);
     checkRoots(pemOf(roots));
     return roots;
   });
+}
+
+function canBeRoot(der: Uint8Array): boolean {
+  try {
+    checkRoots(pemOf([der]));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**

@@ -5,6 +5,8 @@ import { IdentityError, parseSpiffeId, type SpiffeId } from '../../src/model/ide
 import { type CertificateFields, EXTENDED_KEY_USAGE, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
 import type { BundleSource } from './identity-source.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
+import { isStrongKey, publicKeyDigest } from '../x509/public-key.ts';
+import { SIGNATURE_ALGORITHMS } from '../x509/signature-algorithms.ts';
 
 export interface SvidVerifierOptions {
   /** Milliseconds since the epoch. Default: Date.now. */
@@ -17,25 +19,14 @@ export interface SvidVerifierOptions {
  * How far the issuer's clock may run ahead of ours. There is no such allowance at the other end: a peer renews at half of its
  * certificate's life, so one that shows an expired certificate has a problem that must be seen.
  */
-export const CLOCK_SKEW_MS = 10_000;
+const CLOCK_SKEW_MS = 10_000;
 /** Certificates a peer may send, leaf included. */
 export const MAX_CHAIN_CERTIFICATES = 8;
 /** Signatures checked for one chain: bounds what a peer with many look-alike intermediates can cost. */
 const MAX_SIGNATURE_CHECKS = 16;
 const DEFAULT_CACHE_SIZE = 4096;
-const MIN_RSA_BITS = 2048;
-
-/** Signature algorithms a certificate may carry: SHA-2 with ECDSA or RSA, and Ed25519. OpenSSL by itself would also take SHA-1. */
-const SIGNATURE_ALGORITHMS: ReadonlySet<string> = new Set([
-  '1.2.840.10045.4.3.2',
-  '1.2.840.10045.4.3.3',
-  '1.2.840.10045.4.3.4',
-  '1.2.840.113549.1.1.11',
-  '1.2.840.113549.1.1.12',
-  '1.2.840.113549.1.1.13',
-  '1.3.101.112',
-]);
-const CURVES: ReadonlySet<string> = new Set(['prime256v1', 'secp384r1', 'secp521r1']);
+/** Issuers that are no roots, whose intermediates are remembered: more than all federated trust domains together have at a time. */
+const MAX_ISSUERS = 256;
 
 interface ParsedCertificate {
   readonly fields: CertificateFields;
@@ -60,6 +51,8 @@ interface CachedPeer {
 }
 
 interface Path {
+  /** DER, from the issuer of the leaf upwards, without the root. */
+  readonly intermediates: readonly Uint8Array[];
   readonly notBefore: number;
   readonly notAfter: number;
 }
@@ -67,13 +60,15 @@ interface Path {
 /**
  * Verifies a peer's certificate chain as X509-SVID.md section 5 asks, from its DER. It does not trust that anybody looked before, so it is
  * right on full and on resumed handshakes, with `rejectUnauthorized` on or off. A leaf that has passed is remembered by its SHA-256 until
- * its path expires or its trust domain's bundle changes: a resumed session, in which TLS hands over the leaf alone, then verifies too.
+ * its path expires or its trust domain's bundle changes.
  */
 export class SvidVerifier implements PeerVerifier {
   readonly #bundles: BundleSource;
   readonly #now: () => number;
   readonly #cacheSize: number;
   readonly #cache = new Map<string, CachedPeer>();
+  /** By issuer of a leaf: the way from there to a root, when last one was found. */
+  readonly #intermediates = new Map<string, readonly Uint8Array[]>();
   readonly #roots = new Map<string, RootSet>();
 
   constructor(bundles: BundleSource, options: SvidVerifierOptions = {}) {
@@ -108,7 +103,30 @@ export class SvidVerifier implements PeerVerifier {
     const rootSet = this.#rootSet(id.trustDomain);
     const path = findPath(leaf, chain, rootSet, now);
     this.#remember(digest, { id, sequence: rootSet.sequence, notBefore: path.notBefore, notAfter: path.notAfter });
+    if (path.intermediates.length > 0) this.#rememberIntermediates(leaf.fields, path.intermediates);
     return id;
+  }
+
+  complete(leaf: Uint8Array): readonly Uint8Array[] {
+    // With roots that sign leaves themselves, this is all there is to it.
+    if (this.#intermediates.size === 0) return [leaf];
+    try {
+      return [leaf, ...(this.#intermediates.get(issuerKey(readCertificateFields(leaf))) ?? [])];
+    } catch {
+      // Whoever verifies it says what is wrong.
+      return [leaf];
+    }
+  }
+
+  #rememberIntermediates(leaf: CertificateFields, intermediates: readonly Uint8Array[]): void {
+    if (this.#cacheSize === 0) return;
+    const key = issuerKey(leaf);
+    this.#intermediates.delete(key);
+    if (this.#intermediates.size >= MAX_ISSUERS) {
+      const oldest = this.#intermediates.keys().next();
+      if (oldest.done !== true) this.#intermediates.delete(oldest.value);
+    }
+    this.#intermediates.set(key, intermediates);
   }
 
   #remember(digest: string, peer: CachedPeer): void {
@@ -249,17 +267,9 @@ function parse(der: Uint8Array, what: string): ParsedCertificate {
   }
 }
 
-/** The lower-case hexadecimal SHA-256 of a key's SubjectPublicKeyInfo: how trust bundles name revoked CA keys. */
-export function publicKeyDigest(key: KeyObject): string {
-  return hash('sha256', key.export({ type: 'spki', format: 'der' }), 'hex');
-}
-
-/** P-256 and larger NIST curves, Ed25519, RSA from 2048 bits. */
-export function isStrongKey(key: KeyObject): boolean {
-  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
-  if (type === 'ec') return CURVES.has(details?.namedCurve ?? '');
-  if (type === 'rsa') return (details?.modulusLength ?? 0) >= MIN_RSA_BITS;
-  return type === 'ed25519';
+/** Issuers may have the same name, as one does before and after it changed its key. */
+function issuerKey({ issuer, authorityKeyIdentifier }: CertificateFields): string {
+  return hash('sha256', Buffer.concat([issuer, authorityKeyIdentifier ?? new Uint8Array()]), 'base64');
 }
 
 /** Depth first from the leaf to a root. Roots come before intermediates, so that a superfluous chain costs nothing. */
@@ -298,7 +308,13 @@ function extend(subject: ParsedCertificate, search: Search, used: Set<ParsedCert
     const selfIssued = sameBytes(intermediate.fields.issuer, intermediate.fields.subject);
     const path = extend(intermediate, search, used, below + (selfIssued ? 0 : 1));
     used.delete(intermediate);
-    if (path !== null) return { notBefore: Math.max(span.notBefore, path.notBefore), notAfter: Math.min(span.notAfter, path.notAfter) };
+    if (path !== null) {
+      return {
+        intermediates: [intermediate.fields.der, ...path.intermediates],
+        notBefore: Math.max(span.notBefore, path.notBefore),
+        notAfter: Math.min(span.notAfter, path.notAfter),
+      };
+    }
   }
   return null;
 }
@@ -323,6 +339,7 @@ function tryIssuer(subject: ParsedCertificate, issuer: ParsedCertificate, what: 
     return null;
   }
   return {
+    intermediates: [],
     notBefore: Math.max(subject.fields.notBefore, issuer.fields.notBefore),
     notAfter: Math.min(subject.fields.notAfter, issuer.fields.notAfter),
   };

@@ -2,8 +2,9 @@ import type { SvidMaterial, TrustBundle } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain, IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
+import { type Backoff, backoffMs } from '../backoff.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { callAt, type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { SvidStanding } from '../identity-provider.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
@@ -11,7 +12,7 @@ import type { BundleSource, VersionedIdentitySource } from './identity-source.ts
 import { checkRoots, SvidVerifier } from './peer-verifier.ts';
 import { shareKey, wipeKey } from './private-key.ts';
 import { type SvidFailure, svidFailure, SvidTimeout } from './svid-failure.ts';
-import { certificatesFromPem, toPem } from '../x509/pem.ts';
+import { certificatesFromPem, certificatesToPem } from '../x509/pem.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 
 /** Where SVIDs come from: IdentityProvider.x509Svid. Each answer has a key of its own, which the manager owns from then on, and wipes. */
@@ -56,18 +57,15 @@ export interface SvidCounters {
   readonly failed: Readonly<Partial<Record<SvidFailure, number>>>;
 }
 
-export const DEFAULT_SVID_TTL_SECONDS: number = 24 * 3600;
+const DEFAULT_SVID_TTL_SECONDS = 24 * 3600;
 /** Renewal comes at half of the life that was left, give or take this share of it. */
 export const RENEWAL_JITTER = 0.1;
-export const BACKOFF_START_MS = 500;
 export const BACKOFF_CAP_MS = 150_000;
 /** A tainted CA may have issued the SVIDs of a whole mesh: they are replaced within this time, not all at once. */
 export const TAINTED_SPREAD_MS = 30_000;
-const BACKOFF_JITTER = 0.2;
+const BACKOFF: Backoff = { startMs: 500, capMs: BACKOFF_CAP_MS, jitter: 0.2 };
 const DEFAULT_CONCURRENCY = 8;
 const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
-/** Timers run on the monotonic clock and certificates on the wall clock: look at the latter at least this often. */
-const LONGEST_SLEEP_MS = 10 * 60_000;
 
 const MOVES: Readonly<Record<SvidState, readonly SvidState[]>> = {
   queued: ['requesting', 'forgotten'],
@@ -285,7 +283,7 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
       if (named.has(bundle.trustDomain)) continue;
       named.add(bundle.trustDomain);
       try {
-        this.setBundle(bundle.trustDomain, bundle.x509Authorities.map((der) => toPem('CERTIFICATE', der)).join(''), revokedKeys);
+        this.setBundle(bundle.trustDomain, certificatesToPem(bundle.x509Authorities), revokedKeys);
       } catch (error) {
         if (!(error instanceof CertsError)) throw error;
         problems.push(error);
@@ -506,20 +504,13 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
     this.#move(entry, 'backoff');
     entry.failures++;
     entry.lastFailure = error instanceof SvidTimeout ? error.message : errorText(error);
-    const delay = Math.min(BACKOFF_START_MS * 2 ** (entry.failures - 1), BACKOFF_CAP_MS);
-    // Only ever less than the delay: nodes that failed together must not come back together.
-    this.#sleepUntil(entry, this.#clock.now() + delay * (1 - BACKOFF_JITTER * this.#random()));
+    this.#sleepUntil(entry, this.#clock.now() + backoffMs(entry.failures, BACKOFF, this.#random));
   }
 
   /** Back to the queue at `due`, in milliseconds since the epoch. */
   #sleepUntil(entry: Entry, due: number): void {
-    const left = due - this.#clock.now();
     entry.due = due;
-    entry.cancelTimer = this.#clock.after(Math.min(Math.max(0, left), LONGEST_SLEEP_MS), () => {
-      if (this.#clock.now() < due) {
-        this.#sleepUntil(entry, due);
-        return;
-      }
+    entry.cancelTimer = callAt(this.#clock, due, () => {
       this.#move(entry, 'queued');
       this.#pump();
     });

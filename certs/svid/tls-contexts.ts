@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, hkdfSync } from 'node:crypto';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import type { SvidMaterial, TlsContexts } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
@@ -10,25 +10,40 @@ import { withPemKey } from './private-key.ts';
 /** The suites that ztunnel offers, in its order. */
 export const TLS_SUITES = 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256';
 
+/** How long after its full handshake a session may be resumed. OpenSSL's 300 are over when an idle tunnel is given up. */
+const SESSION_LIFE_SECONDS = 3600;
+/** A name, a key for AES and one for HMAC, as node:tls wants them. */
+const TICKET_KEYS_BYTES = 48;
+
 interface CachedContext {
   readonly svid: SvidMaterial;
   readonly bundleVersion: number;
   readonly context: SecureContext;
 }
 
+export interface SvidTlsContextsOptions {
+  /**
+   * What the keys for session tickets are derived from: with the same secret, contexts of different threads take each other's tickets.
+   * Default: keys of its own for each context.
+   */
+  readonly ticketSecret?: Uint8Array;
+}
+
 /**
  * One SecureContext per identity, made when first asked for (0.4 ms) and made anew when its SVID or a bundle changed. Session tickets are
- * sealed with a key inside the context, so none outlives the SVID and the bundles under which it was given.
+ * sealed with a key of the SVID and the bundles, so none outlives those under which it was given.
  */
 export class SvidTlsContexts implements TlsContexts, Disposable {
   readonly #source: VersionedIdentitySource;
+  readonly #ticketSecret: Uint8Array | null;
   readonly #contexts = new Map<string, CachedContext>();
   /** Kept as long as a connection has the context. */
   readonly #chains = new WeakMap<SecureContext, readonly Uint8Array[]>();
   readonly #unsubscribe: () => void;
 
-  constructor(source: VersionedIdentitySource) {
+  constructor(source: VersionedIdentitySource, options: SvidTlsContextsOptions = {}) {
     this.#source = source;
+    this.#ticketSecret = options.ticketSecret ?? null;
     this.#unsubscribe = source.onChange(() => this.#prune());
   }
 
@@ -80,12 +95,14 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
         createSecureContext({
           key,
           cert: svid.certificateChain,
-          // None: OpenSSL knows no trust domains, so that its opinion of a chain decides nothing and only costs time (about a fifth of a
-          // handshake). The PeerVerifier decides. Never left out, because then Node would put the web's authorities there.
+          // None: OpenSSL knows no trust domains, so that its opinion of a chain decides nothing and only costs time (a quarter to
+          // a third of a full handshake's CPU, both ends). The PeerVerifier decides. Never left out, because then Node would put the web's authorities there.
           ca: [],
           minVersion: 'TLSv1.3',
           maxVersion: 'TLSv1.3',
           ciphers: TLS_SUITES,
+          sessionTimeout: SESSION_LIFE_SECONDS,
+          ...(this.#ticketSecret === null ? {} : { ticketKeys: this.#ticketKeys(this.#ticketSecret, svid) }),
           // OpenSSL refuses to resume a session with a client certificate without this name, and under another one.
           sessionIdContext: createHash('sha256').update(svid.identity).digest('hex').slice(0, 32),
         }),
@@ -96,6 +113,18 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
         cause: error,
       });
     }
+  }
+
+  /**
+   * Not from the SVID's key: a workload may have that from the Workload API, and with these keys it could make tickets in anybody's name.
+   */
+  #ticketKeys(secret: Uint8Array, svid: SvidMaterial): Buffer {
+    const generation = createHash('sha256').update(svid.certificateChain);
+    const bundles = this.#source.bundles().toSorted((a, b) => (a.trustDomain < b.trustDomain ? -1 : 1));
+    for (const { trustDomain, sequence, roots, revokedKeys } of bundles) {
+      generation.update(JSON.stringify([trustDomain, sequence, roots, revokedKeys]));
+    }
+    return Buffer.from(hkdfSync('sha256', secret, generation.digest(), `weft session tickets of ${svid.identity}`, TICKET_KEYS_BYTES));
   }
 
   #prune(): void {

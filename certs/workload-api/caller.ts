@@ -2,7 +2,7 @@
 export interface Caller {
   /** SPIFFE ID of the enrolled workload that it is part of, now; null when that is none, or it has exited. */
   identity(): string | null;
-  /** Whom its calls count against: its workload, or its user when it is part of none. */
+  /** Whom its calls count against: its workload. All processes that are part of none are one. */
   readonly account: string;
   /** Aborts when its process has exited. */
   readonly exited: AbortSignal;

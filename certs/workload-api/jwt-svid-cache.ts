@@ -1,8 +1,8 @@
 import type { JwtSvid } from '../identity-provider.ts';
 
 /** Identities that tokens are kept of, and tokens of one identity. Beyond that the one used longest ago goes. */
-export const MAX_IDENTITIES = 1_024;
-export const MAX_TOKENS_PER_IDENTITY = 64;
+const MAX_IDENTITIES = 1_024;
+const MAX_TOKENS_PER_IDENTITY = 64;
 
 export interface JwtSvidCacheOptions {
   /** Makes a new JWT-SVID. */

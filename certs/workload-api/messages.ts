@@ -105,7 +105,7 @@ export const X509_SVID: MessageType<X509Svid> = messageType('X509SVID', {
   hint: { number: 5, kind: 'string' },
 });
 
-export const X509_SVID_RESPONSE: MessageType<X509SvidResponse> = messageType('X509SVIDResponse', {
+const X509_SVID_RESPONSE: MessageType<X509SvidResponse> = messageType('X509SVIDResponse', {
   svids: { number: 1, kind: X509_SVID, repeated: true },
   crl: { number: 2, kind: 'bytes', repeated: true },
   federatedBundles: { number: 3, kind: 'bytes', map: true },
@@ -127,7 +127,7 @@ export const JWT_SVID: MessageType<JwtSvidEntry> = messageType('JWTSVID', {
   hint: { number: 3, kind: 'string' },
 });
 
-export const JWT_SVID_RESPONSE: MessageType<JwtSvidResponse> = messageType('JWTSVIDResponse', {
+const JWT_SVID_RESPONSE: MessageType<JwtSvidResponse> = messageType('JWTSVIDResponse', {
   svids: { number: 1, kind: JWT_SVID, repeated: true },
 });
 

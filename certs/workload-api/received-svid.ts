@@ -1,8 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { errorText } from '../../src/model/errors.ts';
 import { IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
-import { DerReader, TAG } from '../x509/der-reader.ts';
-import { toPem } from '../x509/pem.ts';
+import { splitCertificates } from '../x509/certificate-sequence.ts';
 import type { X509SvidResponse } from './messages.ts';
 
 /** An X.509-SVID as a Workload API gave it, taken apart. */
@@ -53,26 +52,6 @@ export function defaultSvid({ svids, federatedBundles }: X509SvidResponse): Rece
   } catch (error) {
     throw error instanceof IdentityError && error.code === 'WEFT_IDENTITY_WORKLOAD_API' ? error : unusable(errorText(error), error);
   }
-}
-
-/** Certificates that stand one after the other without anything between. @throws DerError */
-export function splitCertificates(der: Uint8Array): Uint8Array[] {
-  const certificates: Uint8Array[] = [];
-  const reader = new DerReader(der);
-  while (!reader.atEnd) {
-    const start = reader.position;
-    reader.enter(TAG.sequence, 'a certificate');
-    certificates.push(der.slice(start, reader.position));
-  }
-  return certificates;
-}
-
-export function certificatesPem(certificates: readonly Uint8Array[]): string {
-  return certificates.map((der) => toPem('CERTIFICATE', der)).join('');
-}
-
-export function privateKeyPem({ privateKey }: Pick<ReceivedSvid, 'privateKey'>): string {
-  return toPem('PRIVATE KEY', privateKey);
 }
 
 function unusable(why: string, cause?: unknown): IdentityError {

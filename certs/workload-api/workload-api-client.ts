@@ -1,23 +1,15 @@
 import { connect, type Socket } from 'node:net';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
 import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
-import type { MethodDefinition } from '../../src/grpc/service.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Backoff, backoffMs } from '../backoff.ts';
+import { type Clock, sleep, systemClock } from '../clock.ts';
 import { type EndpointAddress, parseEndpointAddress } from './endpoint-address.ts';
 import {
-  type EmptyRequest,
-  FETCH_JWT_BUNDLES,
   FETCH_JWT_SVID,
-  FETCH_X509_BUNDLES,
   FETCH_X509_SVID,
-  type JwtBundlesResponse,
   type JwtSvidRequest,
   type JwtSvidResponse,
   SECURITY_HEADER,
-  VALIDATE_JWT_SVID,
-  type ValidateJwtSvidRequest,
-  type ValidateJwtSvidResponse,
-  type X509BundlesResponse,
   type X509SvidResponse,
 } from './messages.ts';
 
@@ -35,11 +27,10 @@ export interface WatchOptions {
   readonly onRetry?: (error: GrpcStatusError, afterMs: number) => void;
 }
 
-const BACKOFF_START_MS = 1_000;
-const BACKOFF_CAP_MS = 30_000;
-const BACKOFF_JITTER = 0.2;
-const CALL_TIMEOUT_MS = 10_000;
+const BACKOFF: Backoff = { startMs: 1_000, capMs: 30_000, jitter: 0.2 };
 const METADATA = { [SECURITY_HEADER]: 'true' };
+/** For what is asked once. */
+const CALL_OPTIONS = { metadata: METADATA, timeoutMs: 10_000 };
 /** SPIFFE_Workload_Endpoint.md section 6: the request itself is wrong, or the server does not have what it asks for. Trying again is no help. */
 const FINAL: ReadonlySet<number> = new Set([GRPC_STATUS.INVALID_ARGUMENT, GRPC_STATUS.UNIMPLEMENTED]);
 
@@ -58,51 +49,24 @@ export class WorkloadApiClient implements AsyncDisposable {
   }
 
   /** The X.509-SVIDs of this process now. @throws GrpcStatusError */
-  x509Svids(signal?: AbortSignal): Promise<X509SvidResponse> {
-    return this.#first(FETCH_X509_SVID, signal);
-  }
-
-  /** The same, and again with each change, until the signal aborts. @throws GrpcStatusError for what trying again does not help */
-  watchX509Svids(options: WatchOptions): AsyncGenerator<X509SvidResponse> {
-    return this.#watch(FETCH_X509_SVID, options);
-  }
-
-  /** @throws GrpcStatusError as watchX509Svids() */
-  watchX509Bundles(options: WatchOptions): AsyncGenerator<X509BundlesResponse> {
-    return this.#watch(FETCH_X509_BUNDLES, options);
-  }
-
-  /** @throws GrpcStatusError as watchX509Svids() */
-  watchJwtBundles(options: WatchOptions): AsyncGenerator<JwtBundlesResponse> {
-    return this.#watch(FETCH_JWT_BUNDLES, options);
-  }
-
-  /** @throws GrpcStatusError */
-  jwtSvids(request: JwtSvidRequest, signal?: AbortSignal): Promise<JwtSvidResponse> {
-    return this.#grpc.unary(FETCH_JWT_SVID, request, callOptions(signal));
-  }
-
-  /** @throws GrpcStatusError */
-  validateJwtSvid(request: ValidateJwtSvidRequest, signal?: AbortSignal): Promise<ValidateJwtSvidResponse> {
-    return this.#grpc.unary(VALIDATE_JWT_SVID, request, callOptions(signal));
-  }
-
-  async #first<Response>(method: MethodDefinition<EmptyRequest, Response>, signal?: AbortSignal): Promise<Response> {
-    for await (const response of this.#grpc.serverStream(method, {}, callOptions(signal))) return response;
+  async x509Svids(): Promise<X509SvidResponse> {
+    for await (const response of this.#grpc.serverStream(FETCH_X509_SVID, {}, CALL_OPTIONS)) return response;
     throw new GrpcStatusError(GRPC_STATUS.UNAVAILABLE, 'the Workload API ended the stream without a message');
   }
 
   /**
-   * A stream that ends is opened again: at once after it gave something (SPIFFE_Workload_API.md section 4.2), else after a growing pause, also
-   * when access is denied, since the workload may be enrolled a moment later.
+   * The same, and again with each change, until the signal aborts. A stream that ends is opened again: at once after it gave something
+   * (SPIFFE_Workload_API.md section 4.2), else after a growing pause, also when access is denied, since the workload may be enrolled a moment
+   * later.
+   * @throws GrpcStatusError for what trying again does not help
    */
-  async *#watch<Response>(method: MethodDefinition<EmptyRequest, Response>, { signal, onRetry }: WatchOptions): AsyncGenerator<Response> {
+  async *watchX509Svids({ signal, onRetry }: WatchOptions): AsyncGenerator<X509SvidResponse> {
     let failures = 0;
     while (!signal.aborted) {
       let ended: GrpcStatusError;
       let given = false;
       try {
-        for await (const response of this.#grpc.serverStream(method, {}, { metadata: METADATA, signal })) {
+        for await (const response of this.#grpc.serverStream(FETCH_X509_SVID, {}, { metadata: METADATA, signal })) {
           given = true;
           failures = 0;
           yield response;
@@ -113,31 +77,20 @@ export class WorkloadApiClient implements AsyncDisposable {
         if (!(error instanceof GrpcStatusError) || FINAL.has(error.status)) throw error;
         ended = error;
       }
-      const pause = given ? 0 : Math.min(BACKOFF_START_MS * 2 ** failures++, BACKOFF_CAP_MS) * (1 - BACKOFF_JITTER * this.#random());
+      const pause = given ? 0 : backoffMs(++failures, BACKOFF, this.#random);
       onRetry?.(ended, pause);
-      if (pause > 0) await this.#sleep(pause, signal);
+      if (pause > 0) await sleep(this.#clock, pause, signal);
     }
   }
 
-  #sleep(ms: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        cancel();
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      const cancel = this.#clock.after(ms, wake);
-      signal.addEventListener('abort', wake);
-    });
+  /** @throws GrpcStatusError */
+  jwtSvids(request: JwtSvidRequest): Promise<JwtSvidResponse> {
+    return this.#grpc.unary(FETCH_JWT_SVID, request, CALL_OPTIONS);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#grpc[Symbol.asyncDispose]();
   }
-}
-
-function callOptions(signal: AbortSignal | undefined): { metadata: typeof METADATA; timeoutMs: number; signal?: AbortSignal } {
-  return { metadata: METADATA, timeoutMs: CALL_TIMEOUT_MS, ...(signal === undefined ? {} : { signal }) };
 }
 
 function dial(endpoint: EndpointAddress, signal: AbortSignal): Promise<Socket> {

@@ -6,8 +6,9 @@ import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { formatBundle } from '../bundle/bundle-format.ts';
 import type { SpiffeBundle } from '../bundle/trust-state.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, sleep, systemClock } from '../clock.ts';
 import type { JwtSvid } from '../identity-provider.ts';
+import { TokenBuckets } from '../issuance/token-buckets.ts';
 import { verifyJwtSvid } from '../jwt/jwt-svid-verifier.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 import type { Caller } from './caller.ts';
@@ -66,13 +67,15 @@ export interface WorkloadApiOptions {
 /** How long a first message waits for the first SVID of a workload. */
 export const SVID_WAIT_MS = 5_000;
 /** A change that concerns many streams reaches each within this: one more millisecond for every 10 streams, up to the limit. */
-export const LONGEST_JITTER_MS = 500;
+const LONGEST_JITTER_MS = 500;
 const JITTER_MS_PER_STREAM = 0.1;
 /** A token with more would be good for nobody, and would fill the cache. */
 const MAX_AUDIENCES = 32;
 const MAX_AUDIENCE_BYTES = 2_048;
 const DEFAULT_STREAMS: FairPlacesOptions = { total: 20_000, perAccount: 1_000 };
 const DEFAULT_CALLS: FairPlacesOptions = { total: 512, perAccount: 32 };
+/** New tokens of one workload, each of which costs a signature, and for most nodes a call to an authority that others need too. */
+const JWT_SVIDS_PER_WORKLOAD = { perSecond: 20, burst: 200 };
 const NO_BYTES: Uint8Array = new Uint8Array();
 
 /**
@@ -87,6 +90,7 @@ export class WorkloadApi implements Disposable {
   readonly #streams: FairPlaces;
   readonly #calls: FairPlaces;
   readonly #jwtSvids: JwtSvidCache;
+  readonly #jwtSvidsPerWorkload: TokenBuckets;
   readonly #changes = new Changes();
   readonly #closed = new AbortController();
   readonly #unsubscribe: () => void;
@@ -103,9 +107,10 @@ export class WorkloadApi implements Disposable {
     this.#streams = new FairPlaces(options.streams ?? DEFAULT_STREAMS);
     this.#calls = new FairPlaces(options.calls ?? DEFAULT_CALLS);
     this.#jwtSvids = new JwtSvidCache({
-      issue: (identity, audience) => this.#source.jwtSvid(identity, audience),
+      issue: (identity, audience) => this.#issueJwtSvid(identity, audience),
       now: () => this.#clock.now(),
     });
+    this.#jwtSvidsPerWorkload = new TokenBuckets(JWT_SVIDS_PER_WORKLOAD, this.#clock);
     this.#unsubscribe = this.#source.onChange(() => this.#changed());
   }
 
@@ -174,18 +179,7 @@ export class WorkloadApi implements Disposable {
   async #jitter(signal: AbortSignal): Promise<void> {
     const most = Math.min(LONGEST_JITTER_MS, this.#streams.taken * JITTER_MS_PER_STREAM);
     const delay = Math.floor(most * this.#random());
-    if (delay < 1 || signal.aborted) return;
-    await new Promise<void>((resolve) => {
-      const cancel = this.#clock.after(delay, () => {
-        signal.removeEventListener('abort', stop);
-        resolve();
-      });
-      const stop = (): void => {
-        cancel();
-        resolve();
-      };
-      signal.addEventListener('abort', stop, { once: true });
-    });
+    if (delay >= 1) await sleep(this.#clock, delay, signal);
   }
 
   #requireOpen(call: Call<Caller>, place: Place): void {
@@ -220,7 +214,7 @@ export class WorkloadApi implements Disposable {
         },
       ],
       crl: [],
-      federatedBundles: new Map(this.#source.federatedBundles().map((bundle) => [mapKey(bundle), concatenated(bundle)])),
+      federatedBundles: new Map(this.#federatedBundles().map((bundle) => [mapKey(bundle), concatenated(bundle)])),
     };
     const known = this.#x509Svids.get(identity);
     if (known !== undefined && isDeepStrictEqual(known, response)) return known;
@@ -256,7 +250,17 @@ export class WorkloadApi implements Disposable {
   }
 
   #allBundles(): SpiffeBundle[] {
-    return [this.#ownBundle(), ...this.#source.federatedBundles()];
+    return [this.#ownBundle(), ...this.#federatedBundles()];
+  }
+
+  /** One for each trust domain, the first that there is: as SvidManager.setBundles has it. A foreign bundle in our own name would speak for us. */
+  #federatedBundles(): SpiffeBundle[] {
+    const found = new Map<string, SpiffeBundle>();
+    for (const bundle of this.#source.federatedBundles()) {
+      if (bundle.trustDomain !== this.#source.bundle()?.trustDomain && !found.has(bundle.trustDomain))
+        found.set(bundle.trustDomain, bundle);
+    }
+    return [...found.values()];
   }
 
   async #fetchJwtSvid({ audience, spiffeId }: JwtSvidRequest, call: Call<Caller>): Promise<JwtSvidResponse> {
@@ -275,6 +279,11 @@ export class WorkloadApi implements Disposable {
     // Issuing takes time: the workload may be gone by now.
     if (requireIdentity(call.peer) !== identity) throw status('UNAVAILABLE', 'the identity of the workload has changed');
     return { svids: [{ spiffeId: svid.identity, svid: svid.token, hint: '' }] };
+  }
+
+  async #issueJwtSvid(identity: string, audience: readonly string[]): Promise<JwtSvid> {
+    if (!this.#jwtSvidsPerWorkload.take(identity)) throw status('UNAVAILABLE', 'this workload asks for tokens for too many audiences');
+    return await this.#source.jwtSvid(identity, audience);
   }
 
   async #validateJwtSvid({ audience, svid }: ValidateJwtSvidRequest, call: Call<Caller>): Promise<ValidateJwtSvidResponse> {

@@ -29,6 +29,8 @@ export interface CertificateFields {
   readonly extendedKeyUsage: readonly string[] | null;
   /** Null: no subjectKeyIdentifier extension. */
   readonly subjectKeyIdentifier: Uint8Array | null;
+  /** DER of the extension's value, unread: it only tells issuers of the same name apart. Null: no authorityKeyIdentifier extension. */
+  readonly authorityKeyIdentifier: Uint8Array | null;
   /** Object identifiers of extensions that restrict a path in a way this room does not evaluate: critical and unknown, or constraints. */
   readonly unhandled: readonly string[];
 }
@@ -48,10 +50,12 @@ export const EXTENDED_KEY_USAGE = {
 } as const;
 
 /** Larger certificates are refused before they are read. An SVID with the longest SPIFFE ID has about 2.5 KiB. */
-export const MAX_CERTIFICATE_BYTES: number = 16 * 1024;
+const MAX_CERTIFICATE_BYTES = 16 * 1024;
 
-const OID = {
+/** Object identifiers of the extensions that are read or written (RFC 5280 section 4.2.1). */
+export const EXTENSION = {
   subjectKeyIdentifier: '2.5.29.14',
+  authorityKeyIdentifier: '2.5.29.35',
   keyUsage: '2.5.29.15',
   subjectAltName: '2.5.29.17',
   basicConstraints: '2.5.29.19',
@@ -114,6 +118,7 @@ export function readCertificateFields(der: Uint8Array): CertificateFields {
     keyUsageCritical: false,
     extendedKeyUsage: null,
     subjectKeyIdentifier: null,
+    authorityKeyIdentifier: null,
     unhandled: [],
   };
   if (!body.atEnd) readExtensions(body.enter(0xa3, 'extensions'), fields);
@@ -140,33 +145,38 @@ function readExtensions(tagged: DerReader, fields: Mutable<CertificateFields>): 
     const value = new DerReader(extension.enter(TAG.octetString, `extension ${id}`).rest());
     extension.finish(`extension ${id}`);
     switch (id) {
-      case OID.subjectKeyIdentifier:
+      case EXTENSION.subjectKeyIdentifier:
         fields.subjectKeyIdentifier = value.enter(TAG.octetString, 'subjectKeyIdentifier').rest();
         value.finish('subjectKeyIdentifier');
         break;
-      case OID.keyUsage:
+      case EXTENSION.authorityKeyIdentifier:
+        // Nothing here evaluates it, so that a critical one stays refused.
+        if (critical) unhandled.push(id);
+        fields.authorityKeyIdentifier = value.rest();
+        break;
+      case EXTENSION.keyUsage:
         fields.keyUsage = readKeyUsage(value);
         fields.keyUsageCritical = critical;
         value.finish('keyUsage');
         break;
-      case OID.subjectAltName:
+      case EXTENSION.subjectAltName:
         fields.uris = readUris(value);
         fields.subjectAltNameCritical = critical;
         value.finish('subjectAltName');
         break;
-      case OID.basicConstraints:
+      case EXTENSION.basicConstraints:
         readBasicConstraints(value, fields);
         value.finish('basicConstraints');
         break;
-      case OID.extKeyUsage:
+      case EXTENSION.extKeyUsage:
         fields.extendedKeyUsage = readExtendedKeyUsage(value);
         value.finish('extKeyUsage');
         break;
-      case OID.certificatePolicies:
+      case EXTENSION.certificatePolicies:
         // We ask for no policy, and whoever demands one says so in a critical policyConstraints.
         break;
-      case OID.nameConstraints:
-      case OID.policyConstraints:
+      case EXTENSION.nameConstraints:
+      case EXTENSION.policyConstraints:
         // RFC 5280 wants these critical. Where an issuer forgot, they are still meant.
         unhandled.push(id);
         break;

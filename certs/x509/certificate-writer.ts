@@ -13,7 +13,7 @@ import {
   unsignedInteger,
   utf8String,
 } from './der-writer.ts';
-import { EXTENDED_KEY_USAGE } from './certificate-fields.ts';
+import { EXTENDED_KEY_USAGE, EXTENSION } from './certificate-fields.ts';
 import type { SigningKey } from './signing-key.ts';
 
 /** What a certificate says (RFC 5280 section 4.1). */
@@ -35,15 +35,10 @@ export interface CertificateTemplate {
 /** The distinguished name without any part: what an SVID has for its subject. */
 export const EMPTY_NAME: Der = sequence();
 
-const OID = {
+/** Attributes of names. */
+const ATTRIBUTE = {
   commonName: '2.5.4.3',
   organization: '2.5.4.10',
-  subjectKeyIdentifier: '2.5.29.14',
-  keyUsage: '2.5.29.15',
-  subjectAltName: '2.5.29.17',
-  basicConstraints: '2.5.29.19',
-  authorityKeyIdentifier: '2.5.29.35',
-  extKeyUsage: '2.5.29.37',
 } as const;
 const VERSION_3: Der = explicit(0, smallInteger(2));
 const URI_NAME = 6;
@@ -51,18 +46,18 @@ const DNS_NAME = 2;
 
 /** The same in every leaf: no CA; digitalSignature; serverAuth and clientAuth (X509-SVID.md sections 4.1 to 4.4). */
 const LEAF_EXTENSIONS: readonly Der[] = [
-  extension(OID.basicConstraints, true, sequence()),
-  extension(OID.keyUsage, true, bitString(Uint8Array.of(0b1000_0000), 7)),
+  extension(EXTENSION.basicConstraints, true, sequence()),
+  extension(EXTENSION.keyUsage, true, bitString(Uint8Array.of(0b1000_0000), 7)),
   extension(
-    OID.extKeyUsage,
+    EXTENSION.extKeyUsage,
     false,
     sequence(objectIdentifier(EXTENDED_KEY_USAGE.serverAuth), objectIdentifier(EXTENDED_KEY_USAGE.clientAuth)),
   ),
 ];
 /** The same in every signing certificate: cA; keyCertSign and cRLSign. */
 const AUTHORITY_EXTENSIONS: readonly Der[] = [
-  extension(OID.basicConstraints, true, sequence(booleanTrue())),
-  extension(OID.keyUsage, true, bitString(Uint8Array.of(0b0000_0110), 1)),
+  extension(EXTENSION.basicConstraints, true, sequence(booleanTrue())),
+  extension(EXTENSION.keyUsage, true, bitString(Uint8Array.of(0b0000_0110), 1)),
 ];
 
 /** Signs a version 3 certificate. Returns its DER. */
@@ -92,9 +87,9 @@ export async function signed(content: Uint8Array, key: SigningKey): Promise<Uint
  */
 export function leafExtensions(identity: string, dns: readonly string[], authorityKeyIdentifier: Uint8Array | null): Uint8Array[] {
   const names = [implicit(URI_NAME, ascii(identity)), ...dns.map((name) => implicit(DNS_NAME, ascii(name)))];
-  const extensions = [...LEAF_EXTENSIONS, extension(OID.subjectAltName, true, sequence(...names))];
+  const extensions = [...LEAF_EXTENSIONS, extension(EXTENSION.subjectAltName, true, sequence(...names))];
   if (authorityKeyIdentifier !== null) {
-    extensions.push(extension(OID.authorityKeyIdentifier, false, sequence(implicit(0, authorityKeyIdentifier))));
+    extensions.push(extension(EXTENSION.authorityKeyIdentifier, false, sequence(implicit(0, authorityKeyIdentifier))));
   }
   return extensions;
 }
@@ -103,21 +98,21 @@ export function leafExtensions(identity: string, dns: readonly string[], authori
 export function authorityExtensions(identity: string, subjectKeyIdentifier: Uint8Array): Uint8Array[] {
   return [
     ...AUTHORITY_EXTENSIONS,
-    extension(OID.subjectKeyIdentifier, false, octetString(subjectKeyIdentifier)),
-    extension(OID.subjectAltName, false, sequence(implicit(URI_NAME, ascii(identity)))),
+    extension(EXTENSION.subjectKeyIdentifier, false, octetString(subjectKeyIdentifier)),
+    extension(EXTENSION.subjectAltName, false, sequence(implicit(URI_NAME, ascii(identity)))),
   ];
 }
 
 /** A list of extensions that asks for one SPIFFE ID, for a certificate request. */
 export function requestedIdentity(identity: string): Uint8Array {
-  return sequence(extension(OID.subjectAltName, true, sequence(implicit(URI_NAME, ascii(identity)))));
+  return sequence(extension(EXTENSION.subjectAltName, true, sequence(implicit(URI_NAME, ascii(identity)))));
 }
 
 /** The name `O=…, CN=…`. */
 export function distinguishedName(organization: string, commonName: string): Uint8Array {
   return sequence(
-    setOf(sequence(objectIdentifier(OID.organization), utf8String(organization))),
-    setOf(sequence(objectIdentifier(OID.commonName), utf8String(commonName))),
+    setOf(sequence(objectIdentifier(ATTRIBUTE.organization), utf8String(organization))),
+    setOf(sequence(objectIdentifier(ATTRIBUTE.commonName), utf8String(commonName))),
   );
 }
 

@@ -4,7 +4,6 @@ import { TAG } from './der-reader.ts';
 export type Der = Uint8Array;
 
 /** Universal tags beyond those that are read. */
-const NULL_TAG = 0x05;
 const UTF8_STRING_TAG = 0x0c;
 const SET_TAG = 0x31;
 
@@ -67,7 +66,7 @@ export function booleanTrue(): Der {
 }
 
 export function nullValue(): Der {
-  return element(NULL_TAG);
+  return element(TAG.null);
 }
 
 export function octetString(content: Uint8Array): Der {

@@ -1,25 +1,13 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { errorText } from '../../src/model/errors.ts';
 import { CertsError } from '../errors.ts';
-import { isStrongKey } from '../svid/peer-verifier.ts';
 import { sameBytes } from './certificate-fields.ts';
 import { DerError, DerReader, TAG } from './der-reader.ts';
+import { isStrongKey } from './public-key.ts';
+import { SIGNATURE_ALGORITHMS } from './signature-algorithms.ts';
 
 /** Larger requests are refused unread. One with an RSA key of 8192 bits and the longest SPIFFE ID has less than 5 KiB. */
-export const MAX_CSR_BYTES: number = 16 * 1024;
-
-/** Signature algorithms of a request: the type of key they go with, and their hash (null: part of the algorithm). */
-const ALGORITHMS: ReadonlyMap<string, { readonly keyType: string; readonly hash: string | null }> = new Map([
-  ['1.2.840.10045.4.3.2', { keyType: 'ec', hash: 'sha256' }],
-  ['1.2.840.10045.4.3.3', { keyType: 'ec', hash: 'sha384' }],
-  ['1.2.840.10045.4.3.4', { keyType: 'ec', hash: 'sha512' }],
-  ['1.2.840.113549.1.1.11', { keyType: 'rsa', hash: 'sha256' }],
-  ['1.2.840.113549.1.1.12', { keyType: 'rsa', hash: 'sha384' }],
-  ['1.2.840.113549.1.1.13', { keyType: 'rsa', hash: 'sha512' }],
-  ['1.3.101.112', { keyType: 'ed25519', hash: null }],
-]);
-
-const NULL_TAG = 0x05;
+const MAX_CSR_BYTES = 16 * 1024;
 
 interface ReadRequest {
   /** CertificationRequestInfo: what is signed. */
@@ -37,7 +25,7 @@ interface ReadRequest {
 export async function provenKey(csr: Uint8Array): Promise<Uint8Array> {
   const request = readRequest(csr);
   const key = readKey(request.subjectPublicKeyInfo);
-  const algorithm = ALGORITHMS.get(request.algorithm);
+  const algorithm = SIGNATURE_ALGORITHMS.get(request.algorithm);
   const proven =
     algorithm !== undefined &&
     algorithm.keyType === key.asymmetricKeyType &&
@@ -62,7 +50,7 @@ function readRequest(csr: Uint8Array): ReadRequest {
     const identifier = request.enter(TAG.sequence, 'signatureAlgorithm');
     const algorithm = identifier.objectIdentifier('signatureAlgorithm');
     // RFC 4055 section 5 has a NULL for RSA; the others have nothing there.
-    if (!identifier.atEnd) identifier.enter(NULL_TAG, 'the parameters of signatureAlgorithm').finish('NULL');
+    if (!identifier.atEnd) identifier.enter(TAG.null, 'the parameters of signatureAlgorithm').finish('NULL');
     identifier.finish('signatureAlgorithm');
     const signature = request.bitString('signature');
     request.finish('the request');

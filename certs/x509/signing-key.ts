@@ -1,5 +1,6 @@
 import { createPublicKey, type KeyObject, sign } from 'node:crypto';
 import { nullValue, objectIdentifier, sequence } from './der-writer.ts';
+import { isStrongKey } from './public-key.ts';
 
 /**
  * A private key that signs certificates, wherever it is kept: this is the seam for a key management service. It is asked with bytes and
@@ -26,19 +27,18 @@ const EC_ALGORITHMS: Readonly<Record<string, Algorithm>> = {
 };
 /** sha256WithRSAEncryption; RFC 4055 section 5 wants the NULL. */
 const RSA_ALGORITHM: Algorithm = { identifier: sequence(objectIdentifier('1.2.840.113549.1.1.11'), nullValue()), hash: 'sha256' };
-const MIN_RSA_BITS = 2048;
 
 /** The algorithm that a key of this kind signs certificates with; null for kinds and sizes that Weft does not sign with. */
 function algorithmOf(key: KeyObject): Algorithm | null {
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
   if (type === 'ec') return EC_ALGORITHMS[details?.namedCurve ?? ''] ?? null;
-  if (type === 'rsa' && (details?.modulusLength ?? 0) >= MIN_RSA_BITS) return RSA_ALGORITHM;
+  if (type === 'rsa' && isStrongKey(key)) return RSA_ALGORITHM;
   return null;
 }
 
 /**
  * A signing key in this process. It signs in libuv's thread pool, so that an RSA signature of a millisecond does not hold up the event loop.
- * @returns null for keys other than ECDSA on P-256, P-384 and P-521, and RSA with at least 2048 bits
+ * @returns null for keys other than ECDSA on P-256, P-384 and P-521, and RSA that verifiers take (isStrongKey)
  */
 export function signingKeyInProcess(privateKey: KeyObject): SigningKey | null {
   const algorithm = algorithmOf(privateKey);

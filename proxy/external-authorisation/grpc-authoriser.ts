@@ -1,5 +1,6 @@
 import { type ClientHttp2Session, connect, constants } from 'node:http2';
 import type { Socket } from 'node:net';
+import { FRAME_HEADER_BYTES, frameMessage } from '../../src/grpc/message-framing.ts';
 import type { ConnectionAttributes } from '../../src/model/policy.ts';
 import type { RequestHead } from '../../src/model/request-gate.ts';
 import type { ExtensionProvider } from '../../src/model/resources.ts';
@@ -7,7 +8,6 @@ import { AuthorisationError } from './authorisation-error.ts';
 import { type CheckAnswer, decodeCheckResponse, encodeCheckRequest } from './check-messages.ts';
 
 const METHOD = '/envoy.service.auth.v3.Authorization/Check';
-const FRAME_HEADER_BYTES = 5;
 /** A header of the answer's own (64 KiB of body, and headers), more than any that makes sense. */
 const MAX_ANSWER_BYTES = 256 * 1024;
 /** After a connection failed, requests in this time fail at once instead of each trying for itself. */
@@ -57,15 +57,14 @@ export class GrpcAuthoriser implements Disposable {
       },
       { signal },
     );
-    const frame = Buffer.alloc(FRAME_HEADER_BYTES);
-    frame.writeUInt32BE(message.length, 1);
     return new Promise((resolve, reject) => {
       const chunks: Buffer[] = [];
       let size = 0;
       let httpStatus = 0;
       let grpcStatus: string | null = null;
       const fail = (why: string): void => {
-        stream.close(constants.NGHTTP2_CANCEL);
+        // Not within a callback of node:http2: a reset there may abort the process (https://github.com/nodejs/node/issues/38964).
+        setImmediate(() => stream.close(constants.NGHTTP2_CANCEL));
         reject(new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', why));
       };
       const status = (headers: Record<string, unknown>): void => {
@@ -99,7 +98,7 @@ export class GrpcAuthoriser implements Disposable {
         }
         resolve(answer.subarray(FRAME_HEADER_BYTES));
       });
-      stream.end(Buffer.concat([frame, message]));
+      stream.end(frameMessage(message));
     });
   }
 

@@ -663,13 +663,14 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
     if (code !== ErrorCode.noError) this.#peerReason = `GOAWAY with ${errorCodeName(code)}${debug === '' ? '' : `, ${printable(debug)}`}`;
     const first = !this.#goawayReceived;
     this.#goawayReceived = true;
+    // Before its streams hear of it: the owner knows then why they end.
+    if (first) this.#handler.onGoaway?.(code);
     if (this.isClient) {
       // RFC 9113 section 6.8: streams above the last were not processed, and may be tried elsewhere.
       for (const stream of this.#streams.values()) {
         if (stream.id > lastStreamId) stream.receiveReset(ErrorCode.refusedStream, this.#peerReason);
       }
     }
-    if (first) this.#handler.onGoaway?.(code);
     this.#finishIfIdle();
   }
 

@@ -35,13 +35,15 @@ export interface HandshakeOwner {
   onFailed(handshake: Handshake, reason: HandshakeFailure, error: unknown): void;
   /** @throws WeftError when there is an SVID, and it is of no use */
   context(): SecureContext | null;
+  /** Waits a moment for an SVID, as after the last one was revoked. Rejects when none came. */
+  wait(): Promise<SecureContext>;
 }
 
 /**
  * One accepted TCP connection up to the end of its TLS handshake.
  *
- * States: `silent` (no byte yet: a socket and no TLS, so that half-open connections are cheap), `started`, `over`. One timer
- * covers all of it.
+ * States: `silent` (no byte yet: a socket and no TLS, so that half-open connections are cheap), `started` (TLS, or first a wait for the SVID
+ * to do it with), `over`. One timer covers all of it.
  */
 export class Handshake {
   /** Canonical text, as is localAddress. */
@@ -92,7 +94,6 @@ export class Handshake {
   };
 
   #start(first: Buffer): void {
-    const socket = this.#socket;
     let context: SecureContext | null;
     try {
       context = this.#owner.context();
@@ -100,12 +101,23 @@ export class Handshake {
       this.fail('no_identity', error);
       return;
     }
-    if (context === null) {
-      this.fail('no_identity', new Error('there is no SVID to answer with'));
-      return;
-    }
-    this.#context = context;
     this.#state = 'started';
+    this.#socket.off('readable', this.#onReadable);
+    this.#owner.onStarted(this);
+    if (context !== null) this.#secureWith(context, first);
+    else {
+      this.#owner.wait().then(
+        (context) => this.#secureWith(context, first),
+        (error: unknown) => this.fail('no_identity', error),
+      );
+    }
+  }
+
+  #secureWith(context: SecureContext, first: Buffer): void {
+    // Its owner may have ended it meanwhile.
+    if (this.#state === 'over') return;
+    const socket = this.#socket;
+    this.#context = context;
     this.#stopListening();
     // TLSSocket takes what the socket has buffered.
     socket.unshift(first);
@@ -125,7 +137,6 @@ export class Handshake {
     secure.on('end', this.#onLeft);
     secure.on('close', this.#onLeft);
     secure.once('secure', () => this.#onSecure(secure));
-    this.#owner.onStarted(this);
   }
 
   readonly #onTlsError = (error: Error): void => this.fail(failureOf(error), error);

@@ -12,6 +12,7 @@ import { fieldValue, isFieldName, isFieldValue } from '../http2/message.ts';
 import { SocketByteStream } from '../socket-stream.ts';
 import { peerChain } from '../../src/model/peer-certificates.ts';
 import type { ChainWatch, WatchedTunnel } from './chain-watch.ts';
+import type { ResumableSession, TunnelSessions } from './session-store.ts';
 import { TunnelError } from './tunnel-error.ts';
 
 /** The port every mesh node listens on in its pods (HBONE). */
@@ -42,6 +43,8 @@ export interface TunnelClientOptions {
   readonly watch?: ChainWatch;
   /** The certificates that `context` shows, DER, leaf first. Needed with `watch`. */
   readonly ownChain?: readonly Uint8Array[];
+  /** TLS sessions of earlier tunnels like this one, and where those of this one go. Default: full handshakes only. */
+  readonly sessions?: TunnelSessions;
   /** Of the source workload's identity. */
   readonly context: SecureContext;
   readonly sourceWorkloadId: number;
@@ -64,7 +67,8 @@ export interface TunnelClientOptions {
  * stream is one CONNECT and carries one TCP connection.
  *
  * Lifecycle: `starting` (dial, handshake, peer verified), `running`, `draining` (no new streams), `stopped`. Nothing is sent before
- * the peer's certificate passed. Sessions are never resumed, as in ztunnel: the pool makes handshakes rare, and every one checks the peer.
+ * the peer's certificate passed: the chain that it showed, or on a resumed session the one that it showed when the session began. There is
+ * no early data.
  */
 export class TunnelClient {
   /** Settles when the peer is verified and streams may be opened. Rejects with TunnelError. */
@@ -81,6 +85,10 @@ export class TunnelClient {
   #settle: { resolve: () => void; reject: (error: TunnelError) => void };
   #timer: NodeJS.Timeout | null = null;
   #watched: WatchedTunnel | null = null;
+  #offered: ResumableSession | null = null;
+  #isResumed = false;
+  /** The peer has said that it does not trust our certificate. */
+  #isDistrusted = false;
   #opened = 0;
   readonly #since: number = Date.now();
 
@@ -101,6 +109,22 @@ export class TunnelClient {
     return this.#connection === null ? 'starting' : this.#connection.state === 'starting' ? 'running' : this.#connection.state;
   }
 
+  /** Whether the handshake offered a session of an earlier one. */
+  get offeredSession(): boolean {
+    return this.#offered !== null;
+  }
+
+  /** Whether TLS failed with a session of an earlier handshake: a full handshake may be what helps. */
+  get failedOverSession(): boolean {
+    const code = (this.#failed?.cause as NodeJS.ErrnoException | undefined)?.code ?? '';
+    return this.#offered !== null && this.#failed?.code === 'WEFT_TUNNEL_TLS' && code.startsWith('ERR_SSL_');
+  }
+
+  /** Whether the peer took it. */
+  get isResumed(): boolean {
+    return this.#isResumed;
+  }
+
   get activeStreams(): number {
     return this.#connection?.activeStreams ?? 0;
   }
@@ -115,6 +139,7 @@ export class TunnelClient {
     return {
       state: this.state,
       peer: this.#peer === '' ? null : this.#peer,
+      resumed: this.#isResumed,
       activeStreams: this.activeStreams,
       openedStreams: this.#opened,
       bytesRead: this.#stream?.bytesRead ?? 0,
@@ -169,7 +194,8 @@ export class TunnelClient {
     this.#timer = setTimeout(() => this.#fail(this.#tlsError(handshakeTimeout())), this.#limits.handshakeTimeoutMs);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 180_000);
-    const secure = tls.connect(tunnelTlsOptions(socket, this.#options.context));
+    this.#offered = this.#options.sessions?.take() ?? null;
+    const secure = tls.connect(tunnelTlsOptions(socket, this.#options.context, this.#offered?.session));
     this.#socket = secure;
     // What happens to the TCP socket from now on shows on the TLS socket.
     socket.on('error', () => {});
@@ -186,7 +212,9 @@ export class TunnelClient {
 
   #verified(secure: TLSSocket): void {
     this.#clearTimer();
-    const chain = peerChain(secure);
+    this.#isResumed = secure.isSessionReused();
+    // A peer that does not resume has shown its certificates, as if nothing had been offered.
+    const chain = this.#isResumed ? (this.#offered?.peerChain ?? []) : peerChain(secure);
     let peer: string;
     try {
       peer = this.#options.verifier.verify(chain).text;
@@ -218,18 +246,27 @@ export class TunnelClient {
       'client',
       this.#stream,
       {
-        onGoaway: () => this.#options.onRetired?.(),
+        onGoaway: (code) => this.#goaway(code),
         onStreamClosed: () => this.#options.onStreamClosed?.(),
         onClose: (error) => this.#ended(error),
       },
       this.#limits.http2,
     );
-    const { watch, ownChain } = this.#options;
+    const { watch, ownChain, sessions } = this.#options;
     if (watch !== undefined && ownChain !== undefined) {
       this.#watched = { peerChain: chain, ownChain, verifiedAt: Date.now(), end: (error) => this.destroy(error) };
       watch.add(this.#watched);
     }
+    // Sessions come after the handshake, and only full ones have successors: so none is older than what the peer proved with its key.
+    if (sessions !== undefined && !this.#isResumed) secure.on('session', (session) => sessions.keep({ session, peerChain: chain }));
     this.#settle.resolve();
+  }
+
+  /** In TLS 1.3 the peer judges our certificate after we have gone on: this is how it says that it refuses. */
+  #goaway(code: number): void {
+    if (code !== ErrorCode.noError) this.#options.sessions?.forget();
+    this.#isDistrusted = code === ErrorCode.inadequateSecurity;
+    this.#options.onRetired?.();
   }
 
   #clearTimer(): void {
@@ -240,6 +277,7 @@ export class TunnelClient {
   #fail(error: TunnelError): void {
     if (this.#failed !== null || this.#closed) return;
     this.#failed = error;
+    if (this.#offered !== null) this.#options.sessions?.forget();
     this.#clearTimer();
     const socket = this.#socket;
     if (socket !== null) {
@@ -332,7 +370,14 @@ export class TunnelClient {
 
   #lost(cause: Error | null, authority: string): TunnelError {
     const refused = cause instanceof Http2Error && cause.http2Code === ErrorCode.refusedStream;
+    if (refused && this.#isDistrusted && !this.#isResumed) {
+      return new TunnelError('WEFT_TUNNEL_DISTRUSTED', `${this.#where()} does not trust this workload's certificate: ${cause.message}`, {
+        cause,
+        nextStep: 'look at the log of the far node: it names the rule that the certificate broke',
+      });
+    }
     return new TunnelError(
+      // A session that the peer resumed and then refused is gone: another connection does a full handshake.
       refused ? 'WEFT_TUNNEL_BUSY' : 'WEFT_TUNNEL_LOST',
       `CONNECT ${authority} through ${this.#where()} got no answer: ${cause === null ? 'the stream ended' : cause.message}`,
       { cause, nextStep: refused ? 'try again on another connection' : 'look at the far node: it closed the tunnel or cannot be reached' },
@@ -356,7 +401,7 @@ export class TunnelClient {
  * How the dialling end of a tunnel does TLS. No servername: HBONE has no SNI. The chain and the identity are checked by the caller from the
  * DER, on every handshake, so that Node's own check (which knows host names, and is skipped on resumed sessions) decides nothing.
  */
-export function tunnelTlsOptions(socket: Socket, context: SecureContext): ConnectionOptions {
+export function tunnelTlsOptions(socket: Socket, context: SecureContext, session?: Buffer): ConnectionOptions {
   return {
     socket,
     secureContext: context,
@@ -364,6 +409,7 @@ export function tunnelTlsOptions(socket: Socket, context: SecureContext): Connec
     minVersion: 'TLSv1.3',
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
+    ...(session === undefined ? {} : { session }),
   };
 }
 
@@ -381,6 +427,8 @@ export interface TunnelConnectionStats {
   readonly state: LifecycleState;
   /** SPIFFE ID text of the verified peer. */
   readonly peer: string | null;
+  /** Its TLS session is that of an earlier tunnel. */
+  readonly resumed: boolean;
   readonly activeStreams: number;
   readonly openedStreams: number;
   readonly bytesRead: number;

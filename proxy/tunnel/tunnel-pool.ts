@@ -4,6 +4,7 @@ import type { Dialer, PeerVerifier, TlsContexts } from '../../src/model/data-pla
 import { errorText } from '../../src/model/errors.ts';
 import type { LifecycleState } from '../../src/model/lifecycle.ts';
 import type { ChainWatch } from './chain-watch.ts';
+import { SessionStore } from './session-store.ts';
 import { TunnelClient } from './tunnel-client.ts';
 import type { TunnelClientLimits, TunnelConnectionStats } from './tunnel-client.ts';
 import { TunnelError } from './tunnel-error.ts';
@@ -72,6 +73,8 @@ export interface TunnelPoolOptions {
 export interface TunnelPoolStats {
   readonly state: LifecycleState;
   readonly handshakes: number;
+  /** Of them: those that resumed a session. */
+  readonly resumed: number;
   readonly failures: number;
   readonly openedStreams: number;
   readonly tunnels: readonly {
@@ -112,11 +115,13 @@ interface Group {
 export class TunnelPool {
   readonly #options: TunnelPoolOptions;
   readonly #limits: TunnelPoolLimits;
+  readonly #sessions: SessionStore;
   readonly #groups = new Map<string, Group>();
   readonly #idleTimers = new Map<TunnelClient, NodeJS.Timeout>();
   readonly #opened = new Set<TunnelClient>();
   #state: LifecycleState = 'running';
   #handshakes = 0;
+  #resumed = 0;
   #failures = 0;
   #openedStreams = 0;
   #waiters: (() => void)[] = [];
@@ -124,6 +129,7 @@ export class TunnelPool {
   constructor(options: TunnelPoolOptions) {
     this.#options = options;
     this.#limits = { ...DEFAULT_POOL_LIMITS, ...options.limits };
+    this.#sessions = new SessionStore(options.verifier);
   }
 
   /**
@@ -166,8 +172,14 @@ export class TunnelPool {
       const group = this.#group(request);
       const client = this.#findRoom(group, context);
       if (client !== null) return client.open(request.authority, request.headers ?? {});
-      const starting = group.starting;
-      await (starting !== null && starting.context === context ? starting : this.#start(group, context)).ready;
+      const started = group.starting;
+      const starting = started !== null && started.context === context ? started : this.#start(group, context);
+      try {
+        await starting.ready;
+      } catch (error) {
+        // It has thrown the session away, so that the next one is a full handshake.
+        if (!starting.failedOverSession) throw error;
+      }
     }
   }
 
@@ -234,6 +246,7 @@ export class TunnelPool {
       ...(this.#options.watch === undefined ? {} : { watch: this.#options.watch }),
       ownChain: this.#options.contexts.chainOf(context),
       context,
+      sessions: this.#sessions.of(group.key, context),
       sourceWorkloadId: group.request.sourceWorkloadId,
       destinationAddress: group.request.destinationAddress,
       port: this.#limits.port,
@@ -249,6 +262,7 @@ export class TunnelPool {
         if (group.starting === client) group.starting = null;
         group.failures = 0;
         group.lastError = null;
+        if (client.isResumed) this.#resumed++;
         this.#opened.add(client);
         this.#options.onOpened?.();
         if (this.#state === 'running') {
@@ -324,6 +338,7 @@ export class TunnelPool {
     return {
       state: this.#state,
       handshakes: this.#handshakes,
+      resumed: this.#resumed,
       failures: this.#failures,
       openedStreams: this.#openedStreams,
       tunnels: [...this.#groups.values()].map((group) => ({

@@ -79,6 +79,8 @@ export interface TunnelResponder {
 export interface TunnelServerLimits {
   /** From the accepted TCP connection to the end of the TLS handshake, in milliseconds. */
   readonly handshakeTimeoutMs: number;
+  /** How long a handshake waits for an SVID when there is none, in milliseconds. */
+  readonly identityTimeoutMs: number;
   /** Connections that have not said anything yet. The oldest makes room for the next: an honest peer speaks at once. */
   readonly maxSilent: number;
   /** Handshakes under way at once: they are what costs CPU and memory. The oldest makes room for the next. */
@@ -89,6 +91,7 @@ export interface TunnelServerLimits {
 
 export const DEFAULT_SERVER_LIMITS: TunnelServerLimits = {
   handshakeTimeoutMs: 10_000,
+  identityTimeoutMs: 1000,
   maxSilent: 4096,
   maxHandshakes: 512,
   maxConnections: 16_384,
@@ -149,6 +152,7 @@ export class TunnelServer {
     this.#limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits };
     this.#handshakeOwner = {
       context: () => this.#options.contexts.context(this.#options.identity),
+      wait: () => this.#options.contexts.wait(this.#options.identity, this.#limits.identityTimeoutMs),
       onStarted: (handshake) => {
         this.#silent.delete(handshake);
         this.#makeRoom(this.#handshakes, this.#limits.maxHandshakes);
@@ -222,15 +226,19 @@ export class TunnelServer {
       this.#refused('tls', 'the client did not agree on TLS 1.3 and h2', from);
       return;
     }
-    const chain = peerChain(secure);
-    if (chain.length === 0) {
+    const shown = peerChain(secure);
+    const [leaf] = shown;
+    if (leaf === undefined) {
       this.#sendAway(secure, 'the client showed no certificate');
       this.#refused('no_certificate', 'the client showed no certificate', from);
       return;
     }
+    const { verifier } = this.#options;
+    // A ticket has the leaf alone in it.
+    const chain = secure.isSessionReused() ? verifier.complete(leaf) : shown;
     let peer: SpiffeId;
     try {
-      peer = this.#options.verifier.verify(chain);
+      peer = verifier.verify(chain);
     } catch (error) {
       this.#sendAway(secure, error instanceof WeftError ? error.code : 'certificate refused');
       this.#refused('certificate', error, from);

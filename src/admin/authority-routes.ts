@@ -2,10 +2,13 @@ import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { AUTHORITY_SOCKET_NAME, type AuthoritySource, type Material, type TokenRequest } from '../model/authority-api.ts';
 import type { Log } from '../model/log.ts';
+import { authorityMetrics } from '../metrics/authority-metrics.ts';
 import { AdminError } from './admin-error.ts';
 import { type Answer, json, noContent, notFound } from './answer.ts';
 import type { Endpoint } from './endpoint.ts';
-import { JsonServer, type Route } from './json-server.ts';
+import { type Address, JsonServer, type Route } from './json-server.ts';
+import { metricsAnswer } from './metrics-answer.ts';
+import { isLabel, isName } from './names.ts';
 import { pathOf, readJson } from './request.ts';
 
 const AUTHORITY: Endpoint = {
@@ -15,9 +18,8 @@ const AUTHORITY: Endpoint = {
   statusOf: new Map(),
 };
 
+const METRICS = '/metrics';
 const BASE = '/v1/authority';
-const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
-const LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const SHORTEST_TOKEN_SECONDS = 1;
 const LONGEST_TOKEN_SECONDS = 30 * 24 * 3600;
 const MAX_NAMESPACES = 64;
@@ -30,10 +32,27 @@ export function serveAuthoritySocket(source: AuthoritySource, runDirectory: stri
   return JsonServer.listen(AUTHORITY, { path: join(runDirectory, AUTHORITY_SOCKET_NAME) }, authorityRoutes(source), log);
 }
 
-/** The requests of src/model/authority-api.ts. */
-export function authorityRoutes(source: AuthoritySource): Route {
+/**
+ * The authority's metrics alone, over TCP: for whoever can reach it.
+ * @throws AdminError WEFT_CA_LISTEN
+ */
+export function serveAuthorityMetrics(source: AuthoritySource, address: Address, log: Log): Promise<JsonServer> {
+  return JsonServer.listen(AUTHORITY, address, metricsRoute(source), log);
+}
+
+function metricsRoute(source: AuthoritySource): Route {
   return async (request) => {
     const path = pathOf(request);
+    if (request.method !== 'GET' || path !== METRICS) return notFound(AUTHORITY, path);
+    return metricsAnswer(authorityMetrics(source.status(), Date.now()));
+  };
+}
+
+/** The requests of src/model/authority-api.ts. */
+function authorityRoutes(source: AuthoritySource): Route {
+  return async (request) => {
+    const path = pathOf(request);
+    if (path === METRICS) return metricsRoute(source)(request);
     const answer = path.startsWith(BASE) ? await answerTo(source, request, path.slice(BASE.length)) : null;
     return answer ?? notFound(AUTHORITY, path);
   };
@@ -72,7 +91,7 @@ async function answerTo(source: AuthoritySource, request: IncomingMessage, path:
 
 function tokenRequest(body: unknown): TokenRequest {
   const { node, ttlSeconds, reusable = false, allowedNamespaces = [] } = (body ?? {}) as Record<string, unknown>;
-  if (typeof node !== 'string' || !NAME.test(node)) throw bad('node must be the name of a node');
+  if (!isName(node)) throw bad('node must be the name of a node');
   if (typeof ttlSeconds !== 'number' || !(ttlSeconds >= SHORTEST_TOKEN_SECONDS && ttlSeconds <= LONGEST_TOKEN_SECONDS)) {
     throw bad(`ttlSeconds must be a number from ${SHORTEST_TOKEN_SECONDS} to ${LONGEST_TOKEN_SECONDS}`);
   }
@@ -85,10 +104,6 @@ function tokenRequest(body: unknown): TokenRequest {
 
 function isForced(body: unknown): boolean {
   return ((body ?? {}) as { force?: unknown }).force === true;
-}
-
-function isLabel(value: unknown): value is string {
-  return typeof value === 'string' && LABEL.test(value);
 }
 
 /** The values themselves are the authority's to check; they never go into an error text. */

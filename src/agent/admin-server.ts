@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { type Answer, json, noContent, notFound } from '../admin/answer.ts';
 import type { Endpoint } from '../admin/endpoint.ts';
 import { JsonServer } from '../admin/json-server.ts';
+import { metricsAnswer } from '../admin/metrics-answer.ts';
+import { isName } from '../admin/names.ts';
 import { pathOf, readJson } from '../admin/request.ts';
 import {
   ADMIN_SOCKET_NAME,
@@ -14,11 +16,11 @@ import {
   type StateAnswer,
   type SvidsAnswer,
 } from '../model/admin-api.ts';
+import type { MetricFamily } from '../model/metrics.ts';
 import type { MeshSnapshot } from '../model/snapshot.ts';
 import type { ConnectionInfo } from '../model/worker-messages.ts';
 import { AgentError } from './agent-error.ts';
 import type { Logger } from '../log/log.ts';
-import { METRICS_CONTENT_TYPE } from './metrics.ts';
 
 /** What the admin endpoint shows; the agent implements it. */
 export interface AdminSource {
@@ -29,12 +31,10 @@ export interface AdminSource {
   svids(): SvidsAnswer;
   bundles(): BundlesAnswer;
   counters(): CountersAnswer;
-  metrics(): Promise<string>;
+  metrics(): Promise<readonly MetricFamily[]>;
   addHostWorkload(request: HostWorkloadRequest): Promise<HostWorkloadAnswer>;
   removeHostWorkload(namespace: string, name: string): Promise<void>;
 }
-
-const NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 
 const AGENT: Endpoint = {
   name: 'an agent',
@@ -87,8 +87,7 @@ export class AdminServer implements AsyncDisposable {
 
   async #routeMetrics(request: IncomingMessage): Promise<Answer> {
     const pathname = pathOf(request);
-    if (request.method === 'GET' && pathname === '/metrics')
-      return { status: 200, body: await this.#source.metrics(), type: METRICS_CONTENT_TYPE };
+    if (request.method === 'GET' && pathname === '/metrics') return metricsAnswer(await this.#source.metrics());
     return notFound(AGENT, pathname);
   }
 
@@ -130,10 +129,6 @@ export class AdminServer implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#servers.disposeAsync();
   }
-}
-
-function isName(value: unknown): value is string {
-  return typeof value === 'string' && NAME.test(value);
 }
 
 function hostWorkloadRequest(body: unknown): HostWorkloadRequest {

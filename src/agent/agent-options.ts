@@ -41,7 +41,7 @@ export interface AgentOptions {
   /** Where Prometheus may scrape over TCP; null: only through the admin socket. */
   readonly metrics: { readonly host: string; readonly port: number } | null;
   readonly accessLog: { readonly kind: 'stdout' } | { readonly kind: 'file'; readonly path: string } | { readonly kind: 'off' };
-  /** One of LOG_LEVELS in log.ts. */
+  /** One of LOG_LEVELS in src/log/log.ts. */
   readonly logLevel: string;
   /** How long drain() lets connections finish. */
   readonly drainTimeoutMs: number;

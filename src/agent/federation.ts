@@ -3,13 +3,13 @@ import { BundleStore } from '../../certs/bundle/bundle-store.ts';
 import { FederationClient } from '../../certs/bundle/federation-client.ts';
 import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
 import { isFetchable, refusedHost } from '../config/fetchable-address.ts';
-import type { Logger } from '../log/log.ts';
+import type { Log } from '../model/log.ts';
 
 export interface FederationOptions {
   readonly stateDirectory: string;
   /** Of this node's own trust domain; null until it is known. */
   readonly ownBundle: () => SpiffeBundle | null;
-  readonly log: Pick<Logger, 'info' | 'warn'>;
+  readonly log: Pick<Log, 'info' | 'warn'>;
 }
 
 /** The federation of one node: it starts with no relationship, and gets those of the configuration. */
@@ -18,6 +18,6 @@ export function startFederation({ stateDirectory, ownBundle, log }: FederationOp
     store: new BundleStore(join(stateDirectory, 'bundles')),
     ownBundle,
     redirectTargets: { refusedHost, isFetchable },
-    log: (level, message, fields) => log[level](fields, message),
+    log,
   });
 }

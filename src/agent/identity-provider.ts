@@ -5,6 +5,7 @@ import { publication } from '../../certs/bundle/publication.ts';
 import type { IdentityProvider } from '../../certs/identity-provider.ts';
 import { AuthorityProvider } from '../../certs/issuance/authority-provider.ts';
 import { authoritySource } from '../../certs/issuance/authority-source.ts';
+import { IssuanceCounts } from '../../certs/issuance/issuance-counts.ts';
 import { IssuanceServer } from '../../certs/issuance/issuance-server.ts';
 import { NodeRegister } from '../../certs/issuance/node-register.ts';
 import { RemoteProvider } from '../../certs/issuance/remote-provider.ts';
@@ -13,6 +14,9 @@ import { SpireProvider } from '../../certs/spire/spire-provider.ts';
 import type { WorkloadProcesses } from '../../certs/spire/workload-processes.ts';
 import { serveAuthoritySocket } from '../admin/authority-routes.ts';
 import type { Logger } from '../log/log.ts';
+import { authorityMetrics } from '../metrics/authority-metrics.ts';
+import type { AuthoritySource } from '../model/authority-api.ts';
+import type { MetricFamily } from '../model/metrics.ts';
 import type { Placements } from '../model/placements.ts';
 import { AgentError } from './agent-error.ts';
 import type { AgentOptions } from './agent-options.ts';
@@ -27,27 +31,43 @@ export interface IdentityProviderParts {
   readonly owner: AsyncDisposableStack;
 }
 
+/** What this node gets its identities from. */
+export interface OpenedIdentityProvider {
+  readonly provider: IdentityProvider;
+  /** Of the authority that this process holds; none when another has it. */
+  readonly metrics: () => readonly MetricFamily[];
+}
+
 /**
  * Opens what this node gets its identities from. When that is an authority of its own, also the authority's socket, and the issuance service
  * for other nodes if asked for.
  * @throws WeftError why there is none, with the next step
  */
-export async function openIdentityProvider(options: AgentOptions, parts: IdentityProviderParts): Promise<IdentityProvider> {
+export async function openIdentityProvider(options: AgentOptions, parts: IdentityProviderParts): Promise<OpenedIdentityProvider> {
   const { certificateAuthority: chosen, nodeName, trustDomain, stateDirectory } = options;
   const { owner, log, processes } = parts;
   if (chosen.kind === 'spire') {
     const { socketPath, broker } = chosen;
-    return owner.use(new SpireProvider({ trustDomain, socketPath, broker: broker === null ? null : { ...broker, processes } }));
+    return {
+      provider: owner.use(new SpireProvider({ trustDomain, socketPath, broker: broker === null ? null : { ...broker, processes } })),
+      metrics: () => [],
+    };
   }
   if (chosen.kind === 'remote') {
     const { server, tokenFile } = chosen;
     const directory = join(stateDirectory, 'node');
-    return owner.use(await RemoteProvider.open({ server, trustDomain, nodeName, stateDirectory: directory, tokenFile, log }));
+    return {
+      provider: owner.use(await RemoteProvider.open({ server, trustDomain, nodeName, stateDirectory: directory, tokenFile, log })),
+      metrics: () => [],
+    };
   }
   const authority = owner.use(await openAuthority(options, chosen));
-  await serveAuthority(authority, options, chosen, parts);
+  const source = await serveAuthority(authority, options, chosen, parts);
   const from = chosen.kind === 'directory' ? chosen.directory : chosen.certificateFile;
-  return owner.use(new AuthorityProvider({ authority, nodeName, from }));
+  return {
+    provider: owner.use(new AuthorityProvider({ authority, nodeName, from })),
+    metrics: () => authorityMetrics(source.status(), Date.now()),
+  };
 }
 
 type OwnAuthority = Extract<AgentOptions['certificateAuthority'], { readonly kind: 'directory' | 'given' }>;
@@ -78,10 +98,14 @@ async function serveAuthority(
   { issuance, runDirectory }: AgentOptions,
   chosen: OwnAuthority,
   { placements, log, owner }: IdentityProviderParts,
-): Promise<void> {
+): Promise<AuthoritySource> {
   const nodes = await NodeRegister.open(chosen.kind === 'directory' ? join(chosen.directory, 'joined') : null);
-  owner.use(await serveAuthoritySocket(authoritySource(authority, nodes), runDirectory, log));
-  if (issuance === null) return;
-  const server = owner.use(await IssuanceServer.start({ authority, nodes, placements, listen: issuance.listen, dns: issuance.names, log }));
+  const counts = new IssuanceCounts();
+  const source = authoritySource(authority, nodes, counts);
+  owner.use(await serveAuthoritySocket(source, runDirectory, log));
+  if (issuance === null) return source;
+  const { listen, names: dns } = issuance;
+  const server = owner.use(await IssuanceServer.start({ authority, nodes, counts, placements, listen, dns, log }));
   log.info({ port: server.port }, 'other nodes get their identities here');
+  return source;
 }

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KernelHooks } from '../../bpf/kernel-hooks.ts';
@@ -17,6 +18,7 @@ import { ConfiguredPlacements } from '../config/placements.ts';
 import { createLog } from '../log/log.ts';
 import type { CountersAnswer, ReadyAnswer, StateAnswer, SvidsAnswer } from '../model/admin-api.ts';
 import { errorText } from '../model/errors.ts';
+import type { MetricFamily } from '../model/metrics.ts';
 import type { Mode } from '../model/resources.ts';
 import type { ConnectionInfo, ListenerPorts } from '../model/worker-messages.ts';
 import { AdminServer, type AdminSource } from './admin-server.ts';
@@ -34,9 +36,9 @@ import {
   clockSkew,
   configurationProblems,
   kernelEvents,
-  renderMetrics,
   svidExpiry,
   svidRequests,
+  workerMetrics,
 } from './metrics.ts';
 import { Registry } from './registry.ts';
 import { TrustFollower } from './trust-follower.ts';
@@ -74,7 +76,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const placements = new ConfiguredPlacements(options.trustDomain);
   const cgroupMount = findCgroup2() ?? options.cgroupRoot;
   const processes = new HostProcesses({ places: () => registry.localPlaces('enrolling'), cgroupMount });
-  const provider = await openIdentityProvider(options, { placements, processes, log, owner: started });
+  const opened = await openIdentityProvider(options, { placements, processes, log, owner: started });
+  const { provider } = opened;
   const svids = started.use(
     new SvidManager({ ttlSeconds: options.svidTtlSeconds, obtain: (wanted, ttl) => provider.x509Svid(wanted, ttl) }),
   );
@@ -113,6 +116,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Proxy: worker threads.
   const blocks = Array.from({ length: options.workers }, () => CounterBlock.create());
   const accessLogFd = openAccessLog(options.accessLog);
+  const ticketSecret = randomBytes(32);
   const workers = started.use(
     new WorkerPool({
       count: options.workers,
@@ -123,6 +127,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         snapshot: registry.snapshot,
         maps: { originalDestinations: hooks.originalDestinations.fd, ownSockets: hooks.ownSockets.fd },
         accessLogFd,
+        ticketSecret,
         deniedByHeader: options.deniedByHeader,
       }),
       onReady: (index) => {
@@ -339,10 +344,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     );
   }
 
-  async function metrics(): Promise<string> {
+  async function metrics(): Promise<readonly MetricFamily[]> {
     const traffic = (await workers.requestAll({ type: 'traffic' })) as TrafficSnapshot[][];
     const expiring = svids.status().flatMap(({ identity, notAfter }) => (notAfter === null ? [] : [{ identity, notAfter }]));
-    return renderMetrics(blocks, traffic, [
+    return [
+      ...workerMetrics(blocks, traffic),
       kernelEvents(new Map(Object.entries(hooks.counters()))),
       svidExpiry(expiring, Date.now()),
       ...svidRequests(svids.counters),
@@ -350,7 +356,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       clockSkew(provider.status().clockSkewSeconds),
       bundleRefreshFailures(federation.status()),
       configurationProblems(problems.counts),
-    ]);
+      ...opened.metrics(),
+    ];
   }
 
   source.current = {

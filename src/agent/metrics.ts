@@ -1,49 +1,9 @@
-import { type Metric, Registry } from 'prom-client';
 import { SVID_FAILURES } from '../../certs/svid/svid-failure.ts';
 import type { SvidCounters } from '../../certs/svid/svid-manager.ts';
 import { COUNTER_FAMILIES, type CounterFamily, HISTOGRAM_BUCKETS, histogramBound } from '../../proxy/telemetry/counter-table.ts';
 import { type CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import { mergeTraffic, type TrafficLabels, type TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
-
-/** The Content-Type of what renderMetrics() makes. */
-export const METRICS_CONTENT_TYPE: string = Registry.PROMETHEUS_CONTENT_TYPE;
-
-/** One line of the exposition. `name` differs from the family's for the parts of a histogram. */
-export interface MetricSample {
-  readonly name?: string;
-  readonly labels: Readonly<Record<string, string | number>>;
-  readonly value: number;
-}
-
-/** One metric with all its label combinations, read at the moment of the scrape. */
-export interface MetricFamily {
-  readonly name: string;
-  readonly help: string;
-  readonly type: 'counter' | 'gauge' | 'histogram';
-  readonly samples: readonly MetricSample[];
-}
-
-/** A family as prom-client renders it: numbers that others counted, so there is nothing to increment. */
-class ReadMetric {
-  readonly name: string;
-  readonly #family: MetricFamily;
-
-  constructor(family: MetricFamily) {
-    this.name = family.name;
-    this.#family = family;
-  }
-
-  async get(): Promise<object> {
-    const { name, help, type, samples } = this.#family;
-    return {
-      name,
-      help,
-      type,
-      aggregator: 'sum',
-      values: samples.map((sample) => ({ metricName: sample.name ?? name, labels: sample.labels, value: sample.value })),
-    };
-  }
-}
+import type { MetricFamily, MetricSample } from '../model/metrics.ts';
 
 /** What the kernel counted, by the reason that its hooks gave (bpf/weft.h). */
 export function kernelEvents(countByReason: ReadonlyMap<string, number>): MetricFamily {
@@ -131,24 +91,12 @@ export function clockSkew(seconds: number | null): MetricFamily {
 }
 
 /**
- * Everything the node counts, in the Prometheus text format 0.0.4.
+ * What the workers count.
  * @param blocks of all workers, those that have died included
  * @param traffic the snapshot of each worker
- * @param extra what main itself knows; a family that is there already gets these samples too
  */
-export async function renderMetrics(
-  blocks: readonly CounterBlock[],
-  traffic: readonly (readonly TrafficSnapshot[])[],
-  extra: readonly MetricFamily[] = [],
-): Promise<string> {
-  const families = new Map<string, MetricFamily>();
-  for (const family of [...workerFamilies(sumBlocks(blocks)), ...trafficFamilies(mergeTraffic(traffic)), ...extra]) {
-    const known = families.get(family.name);
-    families.set(family.name, known === undefined ? family : { ...known, samples: [...known.samples, ...family.samples] });
-  }
-  const registry = new Registry();
-  for (const family of families.values()) registry.registerMetric(new ReadMetric(family) as unknown as Metric);
-  return registry.metrics();
+export function workerMetrics(blocks: readonly CounterBlock[], traffic: readonly (readonly TrafficSnapshot[])[]): MetricFamily[] {
+  return [...workerFamilies(sumBlocks(blocks)), ...trafficFamilies(mergeTraffic(traffic))];
 }
 
 function workerFamilies(sums: Float64Array): MetricFamily[] {

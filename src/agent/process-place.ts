@@ -1,6 +1,6 @@
-import { readFileSync, statSync } from 'node:fs';
+import { fstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { cgroupId } from '../../bpf/place-descriptors.ts';
+import { cgroupId, OwnedFd } from '../../bpf/place-descriptors.ts';
 import type { LocalPlace, LocalPlaces } from './local-places.ts';
 
 /** Where a process is, in the words that the kernel's hooks know workloads by. */
@@ -17,8 +17,28 @@ export interface ProcessPlace {
  * @throws Error of the file system when it exits
  */
 export function placeOfProcess(pid: number, cgroupMount: string): ProcessPlace {
-  const { dev, ino } = statSync(`/proc/${pid}/ns/net`, { bigint: true });
-  return { networkNamespace: `${dev}:${ino}`, cgroups: cgroupsOf(readFileSync(`/proc/${pid}/cgroup`, 'utf8'), cgroupMount) };
+  using place = holdPlaceOfProcess(pid, cgroupMount);
+  return place;
+}
+
+/** A place that stays what it is until it is disposed of. */
+export interface HeldPlace extends ProcessPlace, Disposable {}
+
+/**
+ * As placeOfProcess, with its network namespace held open. Else the kernel gives the inode of one that is gone to the next, and a place that is
+ * remembered for longer than a moment would be somebody else's. Cgroup ids are not used again.
+ * @throws Error of the file system when it exits
+ */
+export function holdPlaceOfProcess(pid: number, cgroupMount: string): HeldPlace {
+  const namespace = OwnedFd.open(`/proc/${pid}/ns/net`);
+  try {
+    const { dev, ino } = fstatSync(namespace.fd, { bigint: true });
+    const cgroups = cgroupsOf(readFileSync(`/proc/${pid}/cgroup`, 'utf8'), cgroupMount);
+    return { networkNamespace: `${dev}:${ino}`, cgroups, [Symbol.dispose]: () => namespace.close() };
+  } catch (error) {
+    namespace.close();
+    throw error;
+  }
 }
 
 /**

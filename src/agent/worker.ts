@@ -45,7 +45,7 @@ const dataPlane = new DataPlane({
     return place === undefined ? undefined : (place.namespace?.fd ?? null);
   }),
   originalDestinations: new KernelOriginalDestinations(maps.originalDestinations, (workloadId) => places.get(workloadId)?.cookie),
-  contexts: new SvidTlsContexts(identities),
+  contexts: new SvidTlsContexts(identities, { ticketSecret: start.ticketSecret }),
   verifier: new SvidVerifier(identities),
   telemetry: new Telemetry(counters, traffic, accessLog),
   deniedByHeader: start.deniedByHeader,

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { type PeerProcess, peerProcess } from '../../bpf/peer-credentials.ts';
 import type { Caller } from '../../certs/workload-api/caller.ts';
 import type { LocalPlace, LocalPlaces } from './local-places.ts';
-import { placeOfProcess, type ProcessPlace, workloadAt } from './process-place.ts';
+import { type HeldPlace, holdPlaceOfProcess, workloadAt } from './process-place.ts';
 
 export interface WorkloadAttestorOptions {
   /** Enrolled workloads now. */
@@ -28,11 +28,12 @@ export class WorkloadAttestor {
    */
   attest(socket: Socket): AttestedCaller {
     const process = peerProcess(socket);
-    let place: ProcessPlace | null = null;
+    let place: HeldPlace | null = null;
     try {
-      const read = placeOfProcess(process.pid, this.#options.cgroupMount);
+      const read = holdPlaceOfProcess(process.pid, this.#options.cgroupMount);
       // Only now it is known that what was read is of this process, and not of one that got its pid.
       if (process.isAlive()) place = read;
+      else read[Symbol.dispose]();
     } catch {
       // It exits: there is no place.
     }
@@ -40,13 +41,13 @@ export class WorkloadAttestor {
   }
 }
 
-/** A process that is connected to the Workload API. */
+/** A process that is connected to the Workload API. Owns what it is known by: dispose of it when it has left. */
 export class AttestedCaller implements Caller {
   readonly process: PeerProcess;
-  readonly #place: ProcessPlace | null;
+  readonly #place: HeldPlace | null;
   readonly #places: () => LocalPlaces;
 
-  constructor(process: PeerProcess, place: ProcessPlace | null, places: () => LocalPlaces) {
+  constructor(process: PeerProcess, place: HeldPlace | null, places: () => LocalPlaces) {
     this.process = process;
     this.#place = place;
     this.#places = places;
@@ -68,10 +69,12 @@ export class AttestedCaller implements Caller {
 
   get account(): string {
     const workload = this.workload();
-    return workload === null ? `user ${this.process.uid}` : `workload ${workload.workload}`;
+    // Not by user: a container's root is as many users as it likes to be.
+    return workload === null ? 'no workload' : `workload ${workload.workload}`;
   }
 
   [Symbol.dispose](): void {
     this.process.close();
+    this.#place?.[Symbol.dispose]();
   }
 }

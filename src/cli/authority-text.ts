@@ -42,7 +42,7 @@ function nodesText(nodes: readonly NodeAnswer[]): string {
     evicted ? `${name}, evicted` : name,
     lastSeen ?? '-',
     acknowledged ?? '-',
-    liveUntil,
+    liveUntil ?? '-',
     clockSkewSeconds === null ? '-' : skewText(clockSkewSeconds),
   ]);
   return table([['NODE', 'LAST SEEN', 'ACKNOWLEDGED', 'LIVE UNTIL', 'CLOCK'], ...rows]);

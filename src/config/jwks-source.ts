@@ -1,3 +1,4 @@
+import { PRIVATE_JWK_MEMBERS } from '../model/jwk.ts';
 import { refusedHost } from './fetchable-address.ts';
 
 /**
@@ -20,8 +21,6 @@ export function refusedJwksUri(text: string): string | null {
   return refusedHost(url.hostname);
 }
 
-/** Members of a JWK that only private and symmetric keys have (RFC 7518 section 6). */
-const PRIVATE_MEMBERS: readonly string[] = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'];
 const MAX_KEYS = 256;
 
 /**
@@ -42,7 +41,7 @@ export function refusedKeySet(text: string): string | null {
     if (!isObject(key)) return `has a key ${index} that is not an object`;
     const { kty } = key;
     if (typeof kty !== 'string' || kty === '') return `has a key ${index} without a type ("kty")`;
-    const secret = PRIVATE_MEMBERS.find((member) => Object.hasOwn(key, member));
+    const secret = PRIVATE_JWK_MEMBERS.find((member) => Object.hasOwn(key, member));
     if (secret !== undefined) return `has a private or symmetric key (keys[${index}].${secret})`;
     const missing = (REQUIRED_MEMBERS[kty] ?? []).find((member) => typeof key[member] !== 'string');
     if (missing !== undefined) return `has an ${kty} key without "${missing}" (keys[${index}])`;

@@ -3,11 +3,12 @@ import { Authority } from '../../certs/authority/authority.ts';
 import { openBundleEndpoint } from '../../certs/bundle/open-bundle-endpoint.ts';
 import { publication } from '../../certs/bundle/publication.ts';
 import { authoritySource } from '../../certs/issuance/authority-source.ts';
+import { IssuanceCounts } from '../../certs/issuance/issuance-counts.ts';
 import { NodeRegister } from '../../certs/issuance/node-register.ts';
 import { AuthorityProvider } from '../../certs/issuance/authority-provider.ts';
 import { IssuanceServer } from '../../certs/issuance/issuance-server.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
-import { serveAuthoritySocket } from '../admin/authority-routes.ts';
+import { serveAuthorityMetrics, serveAuthoritySocket } from '../admin/authority-routes.ts';
 import { ConfigDirectory } from '../config/config-directory.ts';
 import { formatProblem } from '../config/format-problem.ts';
 import { ConfiguredPlacements } from '../config/placements.ts';
@@ -30,6 +31,8 @@ export interface AuthorityProcessOptions {
   readonly passphrase: (() => Promise<string>) | null;
   /** Holds the authority's socket. */
   readonly runDirectory: string;
+  /** Where metrics are served over TCP; null: nowhere but on the authority's socket. */
+  readonly metrics: { readonly host: string; readonly port: number } | null;
   /** Where the bundle is published for others to federate with; null: nowhere. */
   readonly bundleEndpoint: BundleEndpointSettings | null;
   readonly logLevel: string;
@@ -61,7 +64,10 @@ export async function serveAuthority(options: AuthorityProcessOptions): Promise<
     }),
   );
   const nodes = await NodeRegister.open(join(options.authorityDirectory, 'joined'));
-  started.use(await serveAuthoritySocket(authoritySource(authority, nodes), runDirectory, log));
+  const counts = new IssuanceCounts();
+  const source = authoritySource(authority, nodes, counts);
+  started.use(await serveAuthoritySocket(source, runDirectory, log));
+  if (options.metrics !== null) started.use(await serveAuthorityMetrics(source, options.metrics, log));
 
   const placements = new ConfiguredPlacements(trustDomain);
   started.use(
@@ -79,6 +85,7 @@ export async function serveAuthority(options: AuthorityProcessOptions): Promise<
     await IssuanceServer.start({
       authority,
       nodes,
+      counts,
       placements,
       listen: options.listen,
       dns: options.dns,

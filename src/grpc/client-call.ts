@@ -1,9 +1,7 @@
 import { constants, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2';
 import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
-import { frameMessage, MessageFraming } from './message-framing.ts';
+import { frameMessage, GRPC_CONTENT_TYPE, MessageFraming } from './message-framing.ts';
 import { grpcStatusOfHttp, readStatusFields } from './wire-status.ts';
-
-const CONTENT_TYPE = /^application\/grpc(?:[+;]|$)/i;
 
 /**
  * One call at the client: an HTTP/2 stream, seen as messages and a status. Invariant: the stream is closed when answers() has returned or
@@ -17,7 +15,6 @@ export class ClientCall {
   #cancelled: GrpcStatusError | null = null;
   /** As the fields have said so far; undefined: nothing. */
   #status: GrpcStatusError | null | undefined;
-  #isGrpc = false;
   #failure: unknown;
 
   constructor(stream: ClientHttp2Stream, maxMessageBytes: number, isConnected: () => boolean) {
@@ -37,8 +34,8 @@ export class ClientCall {
   #begin(headers: IncomingHttpHeaders & { readonly ':status'?: number | undefined }): void {
     const { ':status': httpStatus = 0, 'content-type': contentType = '' } = headers;
     this.#status = readStatusFields(headers);
-    this.#isGrpc = httpStatus === constants.HTTP_STATUS_OK && CONTENT_TYPE.test(contentType);
-    if (this.#isGrpc || this.#status !== undefined) return;
+    const isGrpc = httpStatus === constants.HTTP_STATUS_OK && GRPC_CONTENT_TYPE.test(contentType);
+    if (isGrpc || this.#status !== undefined) return;
     this.cancel(
       new GrpcStatusError(
         httpStatus === constants.HTTP_STATUS_OK ? GRPC_STATUS.UNKNOWN : grpcStatusOfHttp(httpStatus),
@@ -51,7 +48,15 @@ export class ClientCall {
   cancel(error: GrpcStatusError): void {
     if (this.#cancelled !== null) return;
     this.#cancelled = error;
-    this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#reset();
+  }
+
+  /**
+   * A reset is written at once. What runs here may run within a callback of node:http2, which is still reading: it would free a stream twice,
+   * and abort the process (https://github.com/nodejs/node/issues/38964).
+   */
+  #reset(): void {
+    setImmediate(() => this.#stream.close(constants.NGHTTP2_CANCEL));
   }
 
   /** Sends requests until they end, as fast as the server takes them. A failure of theirs cancels the call. */
@@ -97,7 +102,7 @@ export class ClientCall {
       else this.#failure ??= error;
     } finally {
       // Also when the caller stops reading: nobody is left to end it.
-      if (!stream.readableEnded) stream.close(constants.NGHTTP2_CANCEL);
+      if (!stream.readableEnded) this.#reset();
     }
     await closed;
     if (this.#cancelled !== null) throw this.#cancelled;

@@ -1,5 +1,6 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, type OutgoingHttpHeaders } from 'node:http2';
 import type { Duplex } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
 
 const MAX_HEADER_LIST_BYTES = 16 * 1024;
@@ -74,6 +75,7 @@ export class ClientSession {
   }
 
   #check(): void {
+    if (this.#session.destroyed) return;
     if (!this.#answered) {
       this.#session.destroy();
       return;
@@ -85,6 +87,8 @@ export class ClientSession {
   }
 
   async destroy(): Promise<void> {
+    // Never within a callback of the session, for the reason that ClientCall has: it resets what is open.
+    await setImmediate();
     this.#session.destroy();
     await this.#closed;
   }

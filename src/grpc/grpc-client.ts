@@ -46,7 +46,9 @@ export class GrpcClient implements AsyncDisposable {
   #session: Promise<ClientSession> | null = null;
   /** All that are open: also those that take no new calls. */
   readonly #sessions = new Set<ClientSession>();
+  readonly #calls = new Set<CallEnding>();
   readonly #closing = new AbortController();
+  #onIdle: () => void = () => {};
 
   constructor(options: GrpcClientOptions) {
     this.#options = options;
@@ -101,6 +103,7 @@ export class GrpcClient implements AsyncDisposable {
   ): AsyncGenerator<Response> {
     const fields = metadataFields(metadata);
     using ending = new CallEnding([this.#closing.signal, ...(signal === undefined ? [] : [signal])], timeoutMs ?? null);
+    using _counted = this.#count(ending);
     const session = await ending.race(this.#connected());
     const { authority, scheme = 'http', maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES } = this.#options;
     const headers = {
@@ -117,6 +120,16 @@ export class GrpcClient implements AsyncDisposable {
     ending.attach(call);
     void call.sendAll(requests);
     for await (const answer of call.answers()) yield decodeAnswer(method.response, answer);
+  }
+
+  #count(call: CallEnding): Disposable {
+    this.#calls.add(call);
+    return {
+      [Symbol.dispose]: () => {
+        this.#calls.delete(call);
+        if (this.#calls.size === 0) this.#onIdle();
+      },
+    };
   }
 
   #connected(): Promise<ClientSession> {
@@ -150,6 +163,18 @@ export class GrpcClient implements AsyncDisposable {
       );
       throw new GrpcStatusError(GRPC_STATUS.UNAVAILABLE, `no connection to ${authority}`, { cause });
     }
+  }
+
+  /** Lets the calls under way end, within `ms`, and closes. For when another client takes the new ones. */
+  async drain(ms: number): Promise<void> {
+    if (this.#calls.size > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#onIdle = resolve;
+      const timer = setTimeout(resolve, ms);
+      await promise;
+      clearTimeout(timer);
+    }
+    await this[Symbol.asyncDispose]();
   }
 
   /** Ends all calls with CANCELLED, and the connections. Later calls fail. */

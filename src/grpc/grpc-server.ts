@@ -13,7 +13,10 @@ export { DEFAULT_GRPC_SERVER_LIMITS, type GrpcServerLimits } from './server-limi
 
 export interface GrpcServerOptions<Peer> {
   readonly limits?: Partial<GrpcServerLimits>;
-  /** Who counts as one peer for `maxSessionsPerPeer`: a uid, a SPIFFE ID. By default every connection is a peer of its own. */
+  /**
+   * Who counts as one peer for `maxSessionsPerPeer`: a workload, a SPIFFE ID. When there are `maxSessions`, a peer with fewer than another gets the
+   * place of the other's oldest. By default every connection is a peer of its own.
+   */
   readonly peerKey?: (peer: Peer) => string;
   /** Told of what a handler threw that was no GrpcStatusError, and of answers that could not be sent; the client got INTERNAL. */
   readonly onError?: (error: unknown, path: string) => void;
@@ -49,7 +52,8 @@ export class GrpcServer<Peer> implements AsyncDisposable {
   readonly #options: GrpcServerOptions<Peer>;
   readonly #methods = new Map<string, ServedMethod<Peer>>();
   readonly #sessions = new Set<ServerSession<Peer>>();
-  readonly #sessionsOf = new Map<string, number>();
+  /** By peer, in the order in which they began. */
+  readonly #sessionsOf = new Map<string, Set<ServerSession<Peer>>>();
   readonly #checks: NodeJS.Timeout;
   readonly #drained: PromiseWithResolvers<void> = Promise.withResolvers();
   #state: LifecycleState = 'running';
@@ -144,14 +148,14 @@ export class GrpcServer<Peer> implements AsyncDisposable {
    */
   accept(socket: Socket, peer: Peer): boolean {
     const key = this.#options.peerKey?.(peer) ?? null;
-    const ofPeer = key === null ? 0 : (this.#sessionsOf.get(key) ?? 0);
+    const ofPeer = key === null ? 0 : (this.#sessionsOf.get(key)?.size ?? 0);
     const { maxSessions, maxSessionsPerPeer } = this.#limits;
-    if (this.#state !== 'running' || this.#sessions.size >= maxSessions || ofPeer >= maxSessionsPerPeer) {
+    const isFull = this.#sessions.size >= maxSessions;
+    if (this.#state !== 'running' || ofPeer >= maxSessionsPerPeer || (isFull && !this.#makeRoom(ofPeer))) {
       socket.on('error', () => {});
       socket.destroy();
       return false;
     }
-    if (key !== null) this.#sessionsOf.set(key, ofPeer + 1);
     const session = new ServerSession({
       socket,
       peer,
@@ -160,15 +164,26 @@ export class GrpcServer<Peer> implements AsyncDisposable {
       onClose: () => this.#forget(session, key),
     });
     this.#sessions.add(session);
+    if (key !== null) this.#sessionsOf.set(key, (this.#sessionsOf.get(key) ?? new Set()).add(session));
+    return true;
+  }
+
+  /** For a peer that has so many: false when no other has more than it will have then. */
+  #makeRoom(ofPeer: number): boolean {
+    let largest: ReadonlySet<ServerSession<Peer>> = new Set();
+    for (const sessions of this.#sessionsOf.values()) if (sessions.size > largest.size) largest = sessions;
+    if (largest.size <= ofPeer + 1) return false;
+    const [oldest] = largest;
+    oldest?.destroy();
     return true;
   }
 
   #forget(session: ServerSession<Peer>, key: string | null): void {
     this.#sessions.delete(session);
     if (key !== null) {
-      const left = (this.#sessionsOf.get(key) ?? 1) - 1;
-      if (left === 0) this.#sessionsOf.delete(key);
-      else this.#sessionsOf.set(key, left);
+      const left = this.#sessionsOf.get(key);
+      left?.delete(session);
+      if (left?.size === 0) this.#sessionsOf.delete(key);
     }
     if (this.#state === 'draining' && this.#sessions.size === 0) this.#move('stopped');
   }

@@ -3,6 +3,9 @@ import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
 /** A flag for compression, and four bytes of length (grpc/doc/PROTOCOL-HTTP2.md, "Length-Prefixed-Message"). */
 export const FRAME_HEADER_BYTES = 5;
 
+/** Of every answer, and of every request: with the suffix of an encoding, or parameters. */
+export const GRPC_CONTENT_TYPE: RegExp = /^application\/grpc(?:[+;]|$)/i;
+
 /** A message as it goes out: not compressed. */
 export function frameMessage(message: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + message.length);

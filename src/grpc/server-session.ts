@@ -1,6 +1,7 @@
 import { constants, type IncomingHttpHeaders, performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
+import { GRPC_CONTENT_TYPE } from './message-framing.ts';
 import { Metadata } from './metadata.ts';
 import { ServerCall, type UnfinishedBytes } from './server-call.ts';
 import type { GrpcServerLimits } from './server-limits.ts';
@@ -10,7 +11,6 @@ import { parseTimeout } from './timeout.ts';
 /** HTTP/2 session memory in MiB, beyond which node:http2 refuses new streams. */
 const MAX_SESSION_MEMORY = 10;
 const MAX_HEADER_PAIRS = 64;
-const CONTENT_TYPE = /^application\/grpc(?:[+;]|$)/i;
 
 /** A method with its handler. */
 export interface ServedMethod<Peer> {
@@ -96,7 +96,8 @@ export class ServerSession<Peer> {
     const { handshakeTimeoutMs, idleTimeoutMs, keepaliveIntervalMs, keepaliveTimeoutMs } = this.#options.limits;
     if (this.#state === 'connecting' && now - this.#idleSince > handshakeTimeoutMs) this.destroy();
     else if (this.#calls.size === 0 && now - this.#idleSince > idleTimeoutMs) this.drain();
-    if (!this.#isTcp || this.#state === 'closed') return;
+    // Destroyed comes before 'close', and then nothing can be asked any more.
+    if (!this.#isTcp || this.#session.destroyed) return;
     if (this.#pingedAt !== null && now - this.#pingedAt > keepaliveTimeoutMs) this.destroy();
     else if (this.#pingedAt === null && now - this.#heardAt > keepaliveIntervalMs) this.#ping(now);
   }
@@ -114,7 +115,7 @@ export class ServerSession<Peer> {
     const { methods, limits, peer } = this.#options;
     this.#heardAt = performance.now();
     if (headers[':method'] !== 'POST') return refuse(stream, constants.HTTP_STATUS_METHOD_NOT_ALLOWED);
-    if (!CONTENT_TYPE.test(headers['content-type'] ?? '')) return refuse(stream, constants.HTTP_STATUS_UNSUPPORTED_MEDIA_TYPE);
+    if (!GRPC_CONTENT_TYPE.test(headers['content-type'] ?? '')) return refuse(stream, constants.HTTP_STATUS_UNSUPPORTED_MEDIA_TYPE);
 
     const call = new ServerCall(stream, new Metadata(rawHeaders), peer, limits, this.#unfinished);
     const method = methods.get(headers[':path'] ?? '');

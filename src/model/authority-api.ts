@@ -10,7 +10,8 @@
  *   GET  /v1/authority/tokens                 TokensAnswer
  *   POST /v1/authority/tokens                 TokenRequest -> 201 TokenAnswer
  *   DELETE /v1/authority/tokens/ID            204
- *   DELETE /v1/authority/nodes/NAME           204: refused until it joins again
+ *   GET  /metrics                             Prometheus' text format
+ *   DELETE /v1/authority/nodes/NAME           204: refused until it joins again, and not waited for
  * Times are ISO 8601 texts. Errors are ErrorAnswer.
  */
 export const AUTHORITY_SOCKET_NAME = 'ca.sock';
@@ -31,6 +32,8 @@ export interface SlotAnswer {
   readonly issuedUntil: string | null;
 }
 
+export const ROTATION_PHASES = ['none', 'publishing', 'retiring'] as const;
+
 export interface RotationAnswer {
   /** `publishing`: the new root is in the bundle, nodes are waited for. `retiring`: the new one signs, the old one's SVIDs are waited for. */
   readonly phase: 'publishing' | 'retiring';
@@ -48,10 +51,21 @@ export interface NodeAnswer {
   readonly lastSeen: string | null;
   /** The sequence of the trust state that it verifies with; null: none yet. */
   readonly acknowledged: string | null;
-  /** Rotations wait for it until then at most: that long its SVIDs may be in use. */
-  readonly liveUntil: string;
+  /** Rotations wait for it until then at most: that long its SVIDs may be in use. Null: it was evicted, and nothing waits for it. */
+  readonly liveUntil: string | null;
   /** How far its clock is ahead of the authority's. */
   readonly clockSkewSeconds: number | null;
+}
+
+/** Why something that was asked for is refused. `failed`: not through the caller's fault. */
+export const REFUSAL_REASONS = ['unauthenticated', 'not_allowed', 'rate_limited', 'malformed', 'failed'] as const;
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+
+/** Since the process has held the authority. */
+export interface AuthorityCounts {
+  readonly issued: { readonly x509: number; readonly jwt: number };
+  readonly joins: number;
+  readonly refused: Readonly<Record<RefusalReason, number>>;
 }
 
 export interface AuthorityStatusAnswer {
@@ -61,6 +75,7 @@ export interface AuthorityStatusAnswer {
   readonly slots: readonly SlotAnswer[];
   readonly rotation: RotationAnswer | null;
   readonly nodes: readonly NodeAnswer[];
+  readonly counts: AuthorityCounts;
   /** What an operator should look at. */
   readonly warnings: readonly string[];
 }

@@ -90,6 +90,11 @@ export interface PeerVerifier {
    * @throws IdentityError WEFT_IDENTITY_PEER_* with the reason
    */
   verify(chain: readonly Uint8Array[], at?: number): SpiffeId;
+  /**
+   * The chain to verify when there is a leaf alone, as a server has on a resumed session: with the intermediates through which the last
+   * leaf of the same issuer was verified; the leaf by itself when none were needed, or none are known. Says nothing about trust.
+   */
+  complete(leaf: Uint8Array): readonly Uint8Array[];
 }
 
 /**

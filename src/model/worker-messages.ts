@@ -12,6 +12,8 @@ export interface WorkerStart {
   readonly maps: { readonly originalDestinations: number; readonly ownSockets: number };
   /** Where access log lines go; null turns them off. */
   readonly accessLogFd: number | null;
+  /** Random bytes of this run of the agent: with them a worker resumes the TLS sessions that another one began. */
+  readonly ticketSecret: Uint8Array;
   /** Put `x-weft-denied-by` into refusals. */
   readonly deniedByHeader: boolean;
 }

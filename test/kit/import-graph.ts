@@ -18,13 +18,15 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
   jose: { folder: 'src/jose/', may: ['model'] },
   // Protobuf messages and gRPC over HTTP/2, both ends.
   grpc: { folder: 'src/grpc/', may: ['model'] },
+  // Metrics as Prometheus reads them.
+  metrics: { folder: 'src/metrics/', may: ['model'] },
   // The JSON endpoints on root's own unix sockets.
-  admin: { folder: 'src/admin/', may: ['model'] },
+  admin: { folder: 'src/admin/', may: ['model', 'metrics'] },
   // The log that a process writes.
   log: { folder: 'src/log/', may: [] },
   config: { folder: 'src/config/', may: ['model'] },
   control: { folder: 'src/control/', may: ['model', 'config', 'certs', 'admin', 'log'] },
-  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin', 'grpc', 'log'] },
+  agent: { folder: 'src/agent/', may: ['model', 'config', 'proxy', 'certs', 'bpf', 'admin', 'grpc', 'log', 'metrics'] },
   // The kernel features for `doctor`, and the pins for `uninstall`.
   cli: { folder: 'src/cli/', may: ['model', 'config', 'bpf'] },
   console: { folder: 'src/console/', may: ['model'] },
@@ -43,7 +45,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   ajv: ['config'],
   undici: ['control', 'cli', 'certs'],
   pino: ['log'],
-  'prom-client': ['agent'],
+  'prom-client': ['metrics'],
   commander: ['cli'],
 };
 
@@ -58,8 +60,8 @@ const ROOT_IMPORTERS: ReadonlySet<string> = new Set(Object.values(COMPOSITION_RO
  * meaning would sooner or later say something else. These are pure: no sockets, no threads.
  */
 const PROXY_FOR_CLI: readonly string[] = ['proxy/policy/', 'proxy/http1/normalise-path.ts', 'proxy/gate/forwarded-for.ts'];
-/** And of identities: it is a client of the Workload API as any workload is, and writes what it got as keystores. */
-const CERTS_FOR_CLI: readonly string[] = ['certs/workload-api/', 'certs/keystore/'];
+/** And of identities: it is a client of the Workload API as any workload is, and writes what it got as PEM and keystores. */
+const CERTS_FOR_CLI: readonly string[] = ['certs/workload-api/', 'certs/keystore/', 'certs/x509/pem.ts'];
 /** The one file with unsafe code. */
 const FFI_FILE = 'bpf/libbpf-ts/src/ffi.ts';
 

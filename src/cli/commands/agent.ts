@@ -10,7 +10,7 @@ import { CliError, EXIT, usageError } from '../cli-error.ts';
 import { addBundleEndpointOptions, bundleEndpointSettings, type BundleEndpointFlags } from '../bundle-endpoint-flags.ts';
 import { absolutePath, hostAndPort, namespaceName, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
-import { spireAgent } from './agent-spire-flags.ts';
+import { spireAgent, type SpireFlags } from '../spire-flags.ts';
 import { showError, type Terminal } from '../terminal.ts';
 
 type StartAgent = typeof startAgent;
@@ -18,7 +18,7 @@ type AgentOptions = Parameters<StartAgent>[0];
 type Agent = Awaited<ReturnType<StartAgent>>;
 
 /** The flags of `weft agent` as they were typed. */
-export interface AgentFlags extends BundleEndpointFlags {
+export interface AgentFlags extends BundleEndpointFlags, SpireFlags {
   readonly config: string;
   readonly nodeName?: string;
   readonly trustDomain: string;
@@ -35,9 +35,6 @@ export interface AgentFlags extends BundleEndpointFlags {
   readonly caName?: readonly string[];
   readonly caServer?: string;
   readonly caTokenFile?: string;
-  readonly spireSocket?: string;
-  readonly spireBrokerSocket?: string;
-  readonly spireBrokerId?: readonly string[];
   readonly svidTtl: string;
   readonly workers?: string;
   readonly metrics?: string;
@@ -60,7 +57,7 @@ export interface Machine {
 
 /** As in src/log/log.ts. */
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
-/** As in certs/certificate-authority.ts: no SVID lives longer. */
+/** As in certs/authority/certificate-authority.ts: no SVID lives longer. */
 export const LONGEST_SVID_TTL_SECONDS: number = 90 * 24 * 3600;
 const MOST_WORKERS = 64;
 const DEFAULT_MOST_WORKERS = 4;

@@ -4,6 +4,7 @@ import { type BundleInfo, type BundlesAnswer, DEFAULT_RUN_DIRECTORY } from '../.
 import { AdminClient } from '../admin-client.ts';
 import { CliError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
+import { jsonText } from '../json-text.ts';
 import type { CommandContext } from '../program.ts';
 import { table } from '../table.ts';
 
@@ -33,7 +34,7 @@ export function addBundleCommand(program: Command, context: CommandContext): voi
     .option('--run-dir <dir>', 'where the agent keeps its admin socket', DEFAULT_RUN_DIRECTORY)
     .action(async ({ json, runDir }: { readonly json?: boolean; readonly runDir: string }) => {
       const answer = await bundlesOf(runDir);
-      context.terminal.out(json === true ? asJson(answer) : bundleListText(answer));
+      context.terminal.out(json === true ? jsonText(answer) : bundleListText(answer));
     });
   bundle
     .command('show')
@@ -53,16 +54,12 @@ Examples:
     )
     .action(async ({ trustDomain, format, json, runDir }: ShowFlags) => {
       const info = find(await bundlesOf(runDir), trustDomain);
-      context.terminal.out(json === true ? asJson(info) : bundleText(info, format));
+      context.terminal.out(json === true ? jsonText(info) : bundleText(info, format));
     });
 }
 
 function bundlesOf(runDirectory: string): Promise<BundlesAnswer> {
   return new AdminClient(absolutePath('--run-dir', runDirectory)).get<BundlesAnswer>('/v1/bundles');
-}
-
-function asJson(answer: unknown): string {
-  return `${JSON.stringify(answer, null, 2)}\n`;
 }
 
 function find({ bundles }: BundlesAnswer, trustDomain: string | undefined): BundleInfo {

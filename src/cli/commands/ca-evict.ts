@@ -7,7 +7,10 @@ import { authorityClient, type SocketFlags, withSocketFlags } from './ca-flags.t
 export function addCaEvictCommand(ca: Command, { terminal }: CommandContext): void {
   withSocketFlags(ca.command('evict'))
     .summary('refuse a node from now on')
-    .description('Refuses a node until it joins again with a new token. The SVIDs that it has stay valid until they expire.')
+    .description(
+      'Refuses a node until it joins again with a new token: earlier tokens for it are void, and no rotation waits for it. The SVIDs that it has ' +
+        'stay valid until they expire.',
+    )
     .argument('<node>', 'its name, as `weft ca status` has it')
     .addHelpText('after', '\nExample:\n  weft ca evict node-b')
     .action(async (node: string, flags: SocketFlags) => {

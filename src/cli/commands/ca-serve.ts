@@ -18,6 +18,7 @@ interface ServeFlags extends BundleEndpointFlags {
   readonly trustDomain: string;
   readonly nodeName?: string;
   readonly maxTtl: string;
+  readonly metrics?: string;
   readonly logLevel: string;
   readonly drainTimeout: string;
 }
@@ -41,6 +42,7 @@ export function addCaServeCommand(ca: Command, context: CommandContext): void {
     .option('--trust-domain <name>', 'the trust domain of all identities', 'cluster.local')
     .option('--node-name <name>', 'the name of this host (default: the host name)')
     .option('--max-ttl <seconds>', 'longest life of the certificates it issues', '86400')
+    .option('--metrics <host:port>', 'Prometheus metrics over TCP, open to who can reach it (default: on the socket alone)')
     .option('--log-level <level>', 'its log, on standard error', 'info')
     .option('--drain-timeout <seconds>', 'how long calls may finish after SIGTERM', '5');
   addBundleEndpointOptions(serve)
@@ -65,6 +67,7 @@ Signals: SIGTERM or SIGINT ends it with exit code 0; nodes go on with what they 
         maxTtlSeconds: wholeNumber('--max-ttl', flags.maxTtl, 1, LONGEST_SVID_TTL_SECONDS),
         passphrase: caPassphraseFile === undefined ? null : async () => readSecret(caPassphraseFile),
         runDirectory: absolutePath('--run-dir', flags.runDir),
+        metrics: flags.metrics === undefined ? null : hostAndPort('--metrics', flags.metrics),
         bundleEndpoint: bundleEndpointSettings(flags, flags.trustDomain, absolutePath),
         logLevel: logLevel(flags.logLevel),
         drainTimeoutMs: secondsAsMs('--drain-timeout', flags.drainTimeout, LONGEST_DRAIN_SECONDS),

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { EXIT } from '../cli-error.ts';
 import { type Check, doctorChecks, type MachineFacts } from '../doctor-checks.ts';
+import { jsonText } from '../json-text.ts';
 import type { CommandContext } from '../program.ts';
 import { table } from '../table.ts';
 
@@ -27,7 +28,7 @@ Exit code: 1 when something is missing.`,
     )
     .action(async (flags: { readonly json?: true }) => {
       const checks = doctorChecks(await machineFacts());
-      context.terminal.out(flags.json === true ? `${JSON.stringify({ checks }, null, 2)}\n` : doctorText(checks));
+      context.terminal.out(flags.json === true ? jsonText({ checks }) : doctorText(checks));
       context.exit(checks.some(({ state }) => state === 'missing') ? EXIT.FAILURE : EXIT.OK);
     });
 }

@@ -11,6 +11,7 @@ import {
 import { AdminClient } from '../admin-client.ts';
 import { CliError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
+import { jsonText } from '../json-text.ts';
 import { hooksArePinned } from '../pinned-hooks.ts';
 import type { CommandContext } from '../program.ts';
 import { connectionsText, countersText, summaryText, svidsText } from '../status-text.ts';
@@ -63,26 +64,22 @@ export async function statusText(admin: AdminClient, subject: Subject | undefine
   switch (subject) {
     case 'connections': {
       const answer = await admin.get<ConnectionsAnswer>('/v1/connections');
-      return json ? asJson(answer) : connectionsText(answer);
+      return json ? jsonText(answer) : connectionsText(answer);
     }
     case 'svids': {
       const answer = await admin.get<SvidsAnswer>('/v1/svids');
-      return json ? asJson(answer) : svidsText(answer);
+      return json ? jsonText(answer) : svidsText(answer);
     }
     case 'counters': {
       const answer = await admin.get<CountersAnswer>('/v1/counters');
-      return json ? asJson(answer) : countersText(answer);
+      return json ? jsonText(answer) : countersText(answer);
     }
     case undefined: {
       const ready = await admin.get<ReadyAnswer>('/ready');
       const [state, counters] = await Promise.all([admin.get<StateAnswer>('/v1/state'), admin.get<CountersAnswer>('/v1/counters')]);
-      return json ? asJson({ ready, state, counters }) : summaryText({ ready, state, counters });
+      return json ? jsonText({ ready, state, counters }) : summaryText({ ready, state, counters });
     }
   }
-}
-
-function asJson(answer: unknown): string {
-  return `${JSON.stringify(answer, null, 2)}\n`;
 }
 
 /** Without an agent it matters whether its hooks are still there. */

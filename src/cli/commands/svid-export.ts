@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { createKeyStore, createTrustStore } from '../../../certs/keystore/pkcs12.ts';
-import { certificatesPem, defaultSvid, type ReceivedSvid } from '../../../certs/workload-api/received-svid.ts';
+import { defaultSvid, type ReceivedSvid } from '../../../certs/workload-api/received-svid.ts';
+import { certificatesToPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import type { CommandContext } from '../program.ts';
@@ -71,7 +72,7 @@ async function storeFiles(svid: ReceivedSvid, password: string): Promise<SvidFil
       content: await createKeyStore({ privateKey, certificates: chain, password, friendlyName: 'svid' }),
       secret: true,
     },
-    { name: SVID_FILE, content: certificatesPem(chain), secret: false },
+    { name: SVID_FILE, content: certificatesToPem(chain), secret: false },
   ];
 }
 
@@ -81,6 +82,6 @@ function derFiles(svid: ReceivedSvid): SvidFile[] {
     { name: 'svid.key.der', content: svid.privateKey, secret: true },
     ...svid.chain.map((content, index) => ({ name: index === 0 ? 'svid.der' : `intermediate-${index}.der`, content, secret: false })),
     // Also says whose the directory is.
-    { name: SVID_FILE, content: certificatesPem(svid.chain), secret: false },
+    { name: SVID_FILE, content: certificatesToPem(svid.chain), secret: false },
   ];
 }

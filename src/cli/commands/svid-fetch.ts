@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
-import { certificatesPem, defaultSvid, privateKeyPem, type ReceivedSvid } from '../../../certs/workload-api/received-svid.ts';
+import { defaultSvid, type ReceivedSvid } from '../../../certs/workload-api/received-svid.ts';
 import type { WorkloadApiClient } from '../../../certs/workload-api/workload-api-client.ts';
 import { workloadApiFailure } from '../../../certs/workload-api/workload-api-failure.ts';
+import { certificatesToPem, toPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
+import { jsonText } from '../json-text.ts';
 import type { CommandContext } from '../program.ts';
 import { SVID_FILE, type SvidFile, writeSvidFiles } from '../svid-directory.ts';
 import { table } from '../table.ts';
@@ -62,7 +64,7 @@ function checkFlags({ jwt, audience, write, watch }: FetchFlags): void {
 
 async function fetchJwt(client: WorkloadApiClient, { audience = [], json }: FetchFlags, terminal: Terminal): Promise<void> {
   const { svids } = await client.jwtSvids({ audience, spiffeId: '' });
-  if (json === true) terminal.out(`${JSON.stringify({ svids: svids.map(({ spiffeId, svid }) => ({ spiffeId, svid })) }, null, 2)}\n`);
+  if (json === true) terminal.out(jsonText({ svids: svids.map(({ spiffeId, svid }) => ({ spiffeId, svid })) }));
   else terminal.out(`${svids[0]?.svid ?? ''}\n`);
 }
 
@@ -70,7 +72,7 @@ async function fetchX509(client: WorkloadApiClient, flags: FetchFlags, terminal:
   const directory = flags.write === undefined ? null : absolutePath('--write', flags.write);
   const take = (svid: ReceivedSvid): void => {
     if (directory !== null) writeSvidFiles(directory, pemFiles(svid), svid.id, flags.force === true);
-    terminal.out(flags.json === true ? `${JSON.stringify(svidJson(svid), null, 2)}\n` : svidText(svid));
+    terminal.out(flags.json === true ? jsonText(svidJson(svid)) : svidText(svid));
   };
   if (flags.watch !== true) return take(defaultSvid(await client.x509Svids()));
   const stop = new AbortController();
@@ -88,9 +90,9 @@ async function fetchX509(client: WorkloadApiClient, flags: FetchFlags, terminal:
 /** svid.pem last: who watches it finds the others there. */
 export function pemFiles(svid: ReceivedSvid): SvidFile[] {
   return [
-    { name: 'bundle.pem', content: certificatesPem(svid.bundle), secret: false },
-    { name: 'svid.key', content: privateKeyPem(svid), secret: true },
-    { name: SVID_FILE, content: certificatesPem(svid.chain), secret: false },
+    { name: 'bundle.pem', content: certificatesToPem(svid.bundle), secret: false },
+    { name: 'svid.key', content: toPem('PRIVATE KEY', svid.privateKey), secret: true },
+    { name: SVID_FILE, content: certificatesToPem(svid.chain), secret: false },
   ];
 }
 
@@ -110,8 +112,8 @@ function svidJson(svid: ReceivedSvid): object {
     notBefore: new Date(svid.notBefore).toISOString(),
     notAfter: new Date(svid.notAfter).toISOString(),
     serial: svid.serial,
-    certificates: certificatesPem(svid.chain),
-    bundle: certificatesPem(svid.bundle),
-    federatedBundles: Object.fromEntries([...svid.federated].map(([trustDomain, roots]) => [trustDomain, certificatesPem(roots)])),
+    certificates: certificatesToPem(svid.chain),
+    bundle: certificatesToPem(svid.bundle),
+    federatedBundles: Object.fromEntries([...svid.federated].map(([trustDomain, roots]) => [trustDomain, certificatesToPem(roots)])),
   };
 }

@@ -4,14 +4,14 @@ import { type AddressInfo, createServer, type Server } from 'node:net';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { connect, createSecureContext, createServer as createTlsServer, type SecureContext, TLSSocket } from 'node:tls';
 import { Worker } from 'node:worker_threads';
 import { createMaterial } from '../../../certs/authority/authority-material.ts';
 import { CertificateAuthority } from '../../../certs/authority/certificate-authority.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { certifiedKey } from '../../../certs/svid/certified-key.ts';
-import { SvidManager } from '../../../certs/svid/svid-manager.ts';
+import { SvidManager, type SvidManagerOptions } from '../../../certs/svid/svid-manager.ts';
 import { SvidTlsContexts } from '../../../certs/svid/tls-contexts.ts';
 import type { IdentityError } from '../../../src/model/identity.ts';
 import { type Forged, forge, forgeRoot, pemKey } from '../../unit/certs/forge.ts';
@@ -28,19 +28,19 @@ let verifier: SvidVerifier;
 let testRoot: Forged;
 let foreignRoot: Forged;
 
+const obtain: SvidManagerOptions['obtain'] = (wanted, ttl) =>
+  certifiedKey(
+    wanted,
+    ttl,
+    async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
+  );
+
 before(async () => {
   home = await mkdtemp(join(tmpdir(), 'weft-handshake-'));
   authority = new CertificateAuthority(await createMaterial('example.org', 3600 * 24, Date.now()), 'example.org', Date.now);
   testRoot = await forgeRoot({ subject: 'CN=test root of example.org' });
   foreignRoot = await forgeRoot({ subject: 'CN=foreign', uris: ['spiffe://foreign.example'] });
-  manager = new SvidManager({
-    obtain: (wanted, ttl) =>
-      certifiedKey(
-        wanted,
-        ttl,
-        async ({ csr, identity, ttlSeconds }) => (await authority.issue(csr, { identity, ttlSeconds })).certificateChain,
-      ),
-  });
+  manager = new SvidManager({ obtain });
   manager.setBundle('example.org', authority.roots + testRoot.pem);
   manager.setBundle('foreign.example', foreignRoot.pem);
   manager.ensure(SERVER);
@@ -274,6 +274,51 @@ describe('a resumed session', () => {
     const second = await shake(server, context, first.session);
     assert.equal(second.resumed, true);
     assert.equal(second.client, CLIENT);
+  });
+
+  describe('is taken by another thread', () => {
+    const secret = Buffer.alloc(32, 1);
+    let own: SvidManager;
+    beforeEach(async () => {
+      own = new SvidManager({ obtain });
+      own.setBundle('example.org', authority.roots);
+      own.ensure(SERVER);
+      await own.wait(SERVER, 5000);
+    });
+    afterEach(() => own[Symbol.dispose]());
+
+    /** Whether a session that one thread began is resumed by another, after `change`. */
+    async function carried(secrets: readonly [Uint8Array, Uint8Array], change: () => unknown = () => {}): Promise<boolean> {
+      using one = new SvidTlsContexts(own, { ticketSecret: secrets[0] });
+      using other = new SvidTlsContexts(own, { ticketSecret: secrets[1] });
+      await using stack = new AsyncDisposableStack();
+      const listen = async (from: SvidTlsContexts): Promise<TestServer> =>
+        stack.use(await new TestServer(from.context(SERVER) as SecureContext).listen());
+      const first = await shake(await listen(one), contextOf(CLIENT));
+      await change();
+      return (await shake(await listen(other), contextOf(CLIENT), first.session)).resumed;
+    }
+
+    test('with the same secret', async () => {
+      assert.equal(await carried([secret, Buffer.from(secret)]), true);
+    });
+
+    test('not with another secret', async () => {
+      assert.equal(await carried([secret, Buffer.alloc(32, 2)]), false);
+    });
+
+    test('not after a bundle changed', async () => {
+      assert.equal(await carried([secret, secret], () => own.setBundle('later.example', foreignRoot.pem)), false);
+    });
+
+    test('not after the SVID was renewed', async () => {
+      const renewed = async (): Promise<void> => {
+        own.forget(SERVER);
+        own.ensure(SERVER);
+        await own.wait(SERVER, 5000);
+      };
+      assert.equal(await carried([secret, secret], renewed), false);
+    });
   });
 
   test('cannot be carried to the context of another identity', async () => {

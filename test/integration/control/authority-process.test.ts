@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { request, type RequestOptions } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { createKeyStore } from '../../../certs/keystore/pkcs12.ts';
 import { runCli } from '../../../src/cli/program.ts';
-import { type AuthorityProcess, serveAuthority } from '../../../src/control/main.ts';
+import { type AuthorityProcess, type AuthorityProcessOptions, serveAuthority } from '../../../src/control/main.ts';
 import type { AuthorityStatusAnswer } from '../../../src/model/authority-api.ts';
 import { forgeRoot } from '../../unit/certs/forge.ts';
 import { RecordedTerminal } from '../../unit/cli/recorded-terminal.ts';
@@ -20,7 +23,7 @@ class CaWorld implements AsyncDisposable {
   readonly directory: string = join(home, `ca-${counter++}`);
   #process: AuthorityProcess | null = null;
 
-  async serve(): Promise<this> {
+  async serve({ metrics = null }: Partial<Pick<AuthorityProcessOptions, 'metrics'>> = {}): Promise<this> {
     mkdirSync(join(this.directory, 'config'), { recursive: true });
     this.#process = await serveAuthority({
       configDirectory: join(this.directory, 'config'),
@@ -32,6 +35,7 @@ class CaWorld implements AsyncDisposable {
       maxTtlSeconds: 3600,
       passphrase: null,
       bundleEndpoint: null,
+      metrics,
       runDirectory: join(this.directory, 'run'),
       logLevel: 'silent',
       drainTimeoutMs: 1000,
@@ -66,6 +70,22 @@ class CaWorld implements AsyncDisposable {
   }
 }
 
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  return port;
+}
+
+function get(options: RequestOptions): Promise<{ status: number | undefined; body: string }> {
+  return new Promise((resolve, reject) => {
+    request(options, async (response) => resolve({ status: response.statusCode, body: (await response.toArray()).join('') }))
+      .on('error', reject)
+      .end();
+  });
+}
+
 describe('weft ca, with an authority that runs', () => {
   test('its socket is root’s alone, and goes with it', async () => {
     await using world = await new CaWorld().serve();
@@ -81,6 +101,22 @@ describe('weft ca, with an authority that runs', () => {
     assert.match(out, /^trust domain example\.org, bundle sequence \d+\n/);
     assert.match(out, /^[0-9a-f]{12} +active +\d{4}-.*O=Weft/m);
     assert.match(out, /no rotation is under way\n\nno node has joined\n$/);
+  });
+
+  test('shows its metrics on its socket, and over TCP if asked for, where there is nothing else', async () => {
+    const port = await freePort();
+    await using world = await new CaWorld().serve({ metrics: { host: '127.0.0.1', port } });
+    assert.equal((await world.weft('evict', 'node-x')).code, 0);
+    const onSocket = await get({ socketPath: join(world.directory, 'run/ca.sock'), path: '/metrics' });
+    const [{ id = '' } = {}] = (await world.status()).slots;
+    assert.match(onSocket.body, /^weft_authority_svids_issued_total\{kind="x509"\} 1$/m);
+    assert.match(onSocket.body, /^weft_authority_nodes\{state="evicted"\} 1$/m);
+    assert.match(onSocket.body, /^weft_authority_rotation_phase\{phase="none"\} 1$/m);
+    assert.match(onSocket.body, new RegExp(`^weft_authority_expiry_seconds\\{authority="${id}",state="active"\\} 3\\d{8}`, 'm'));
+    const overTcp = await get({ host: '127.0.0.1', port, path: '/metrics' });
+    assert.equal(overTcp.status, 200);
+    assert.match(overTcp.body, /^weft_authority_joins_total 0$/m);
+    assert.equal((await get({ host: '127.0.0.1', port, path: '/v1/authority' })).status, 404);
   });
 
   test('token prints the token alone on standard output', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { RPC_STATUS, unpackAny } from '../../../src/grpc/any.ts';
 import { GRPC_STATUS } from '../../../src/grpc/grpc-error.ts';
 import { decodeMessage } from '../../../src/grpc/message.ts';
@@ -46,6 +47,46 @@ for (const host of [null, '127.0.0.1', '::1']) {
     });
   });
 }
+
+it('a client may be closed at any moment: what is reset while node:http2 reads would abort the process', async () => {
+  await using world = await echoWorld({}, '127.0.0.1');
+  const unended = async function* (): AsyncGenerator<Echo> {
+    yield HELLO;
+    await new Promise(() => {});
+  };
+  for (let round = 0; round < 300; round++) {
+    const client = world.client();
+    await client.unary(SAY, HELLO, { timeoutMs });
+    const over = new AbortController();
+    const asking = (async () => {
+      for (; !over.signal.aborted; await setImmediate()) void client.unary(SAY, HELLO, { timeoutMs }).catch(() => {});
+    })();
+    // The server ends it and resets what the client would still send; the client is closed within the callback that tells it so.
+    assert.equal((await statusOf(collect(client.bidi(NOTHING, unended())))).status, GRPC_STATUS.UNIMPLEMENTED);
+    over.abort();
+    await client[Symbol.asyncDispose]();
+    await asking;
+  }
+});
+
+describe('draining a client', () => {
+  it('lets its calls end, then closes', async () => {
+    await using world = await echoWorld();
+    const client = world.client();
+    const answers = collect(client.serverStream(REPEAT, { text: 'x'.repeat(100_000), count: 50 }));
+    await client.drain(timeoutMs);
+    assert.equal((await answers).length, 50);
+    assert.equal((await statusOf(client.unary(SAY, HELLO, { timeoutMs }))).status, GRPC_STATUS.CANCELLED);
+  });
+
+  it('waits no longer than it may', async () => {
+    await using world = await echoWorld();
+    const client = world.client();
+    const hanging = statusOf(client.unary(HANG, HELLO, { timeoutMs }));
+    await client.drain(50);
+    assert.equal((await hanging).status, GRPC_STATUS.CANCELLED);
+  });
+});
 
 describe('a call', () => {
   it('takes turns with its answers: one comes before the next request', async () => {

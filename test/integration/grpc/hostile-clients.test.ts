@@ -167,6 +167,29 @@ describe('a server with hostile clients', () => {
     assert.equal(world.server.sessions, 2);
   });
 
+  it('keeps nobody out when a few peers have all connections: the oldest of whoever has most gives way', async () => {
+    let peers = 0;
+    const limits = { maxSessions: 6, maxSessionsPerPeer: 3 };
+    // Two that take all they can, and then others.
+    await using world = await echoWorld({ limits, peerKey: () => ['a', 'a', 'a', 'b', 'b', 'b', 'c', 'd'][peers++] ?? 'e' });
+    const taken: Socket[] = [];
+    for (let i = 0; i < 6; i++) {
+      taken.push(await world.dial());
+      await until(() => world.server.sessions === i + 1, 'the session');
+    }
+    await using third = await session(world);
+    await once(third, 'remoteSettings');
+    await isClosed(taken[0] as Socket);
+    await using fourth = await session(world);
+    await once(fourth, 'remoteSettings');
+    await isClosed(taken[3] as Socket);
+    assert.deepEqual(
+      [1, 2, 4, 5].map((index) => taken[index]?.destroyed),
+      [false, false, false, false],
+    );
+    assert.equal(world.server.sessions, 6);
+  });
+
   it('ends a connection that opens and resets streams without end', async () => {
     await using world = await echoWorld({ limits: { resetBurst: 50, resetsPerSecond: 1 } });
     await using client = await session(world);

@@ -5,6 +5,7 @@ import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { Authority } from '../../../certs/authority/authority.ts';
 import type { Clock } from '../../../certs/clock.ts';
 import { systemClock } from '../../../certs/clock.ts';
+import { IssuanceCounts } from '../../../certs/issuance/issuance-counts.ts';
 import { type IssuanceOptions, IssuanceServer } from '../../../certs/issuance/issuance-server.ts';
 import { CREATE_CERTIFICATE, IMPERSONATED_IDENTITY } from '../../../certs/issuance/messages.ts';
 import { NodeRegister } from '../../../certs/issuance/node-register.ts';
@@ -38,6 +39,7 @@ export class IssuanceWorld implements AsyncDisposable {
   authority!: Authority;
   nodes!: NodeRegister;
   server!: IssuanceServer;
+  readonly counts: IssuanceCounts = new IssuanceCounts();
   clock: Clock = systemClock;
 
   static async start(options: Partial<IssuanceOptions> = {}): Promise<IssuanceWorld> {
@@ -61,6 +63,7 @@ export class IssuanceWorld implements AsyncDisposable {
     this.server = await IssuanceServer.start({
       authority: this.authority,
       nodes: this.nodes,
+      counts: this.counts,
       placements: { runsOn: (node, identity) => this.placed.has(`${node} ${identity}`) },
       listen: { host: '::', port: 0 },
       dns: ['ca.test'],
@@ -112,7 +115,7 @@ export class IssuanceWorld implements AsyncDisposable {
   }
 
   /** A TLS connection to the service, not checked. */
-  dial(options: ConnectionOptions = {}, host = '127.0.0.1'): Promise<TLSSocket> {
+  dial(options: ConnectionOptions & { readonly localAddress?: string } = {}, host = '127.0.0.1'): Promise<TLSSocket> {
     return new Promise((resolve, reject) => {
       const socket = connect({ host, port: this.server.port, ALPNProtocols: ['h2'], rejectUnauthorized: false, ...options });
       this.#stack.defer(() => void socket.destroy());

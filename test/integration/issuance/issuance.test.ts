@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { connect } from 'node:net';
 import { describe, test } from 'node:test';
-import { WATCH } from '../../../certs/issuance/messages.ts';
+import type { TLSSocket } from 'node:tls';
+import { MINT_JWT_SVID, WATCH } from '../../../certs/issuance/messages.ts';
 import { readCertificateFields } from '../../../certs/x509/certificate-fields.ts';
 import { toPem } from '../../../certs/x509/pem.ts';
 import { GRPC_STATUS, GrpcStatusError } from '../../../src/grpc/grpc-error.ts';
 import { forge, forgeRequest, forgeRoot } from '../../unit/certs/forge.ts';
-import { DATABASE, IssuanceWorld, TRUST_DOMAIN, until, WEB } from './issuance-world.ts';
+import { DATABASE, IssuanceWorld, PATIENCE_MS, TRUST_DOMAIN, until, WEB } from './issuance-world.ts';
 
 const NODE_B = `spiffe://${TRUST_DOMAIN}/node/node-b`;
 
@@ -64,6 +65,8 @@ describe('CreateCertificate', () => {
     await refused(world.certify(world.client()), GRPC_STATUS.UNAUTHENTICATED, /^the caller is not known$/);
     const workload = world.client(await world.credentials(WEB));
     await refused(world.certify(workload, { impersonate: WEB }), GRPC_STATUS.PERMISSION_DENIED, /^the caller may not have this$/);
+    const { refused: counted } = world.counts;
+    assert.deepEqual(counted, { unauthenticated: 1, not_allowed: 1, rate_limited: 0, malformed: 0, failed: 0 });
   });
 
   test('refuses requests that prove nothing, with the reason, and spends no token on what is no request', async () => {
@@ -110,6 +113,18 @@ describe('CreateCertificate', () => {
     );
     const other = world.client(await world.credentials(`spiffe://${TRUST_DOMAIN}/node/node-c`));
     assert.equal((await world.certify(other, { impersonate: DATABASE })).length, 2);
+  });
+
+  test('goes on for a node of which a workload orders JWT-SVIDs without end', async () => {
+    await using world = await IssuanceWorld.start({ service: { perNode: { perSecond: 0.01, burst: 5 } } });
+    const client = world.client(await world.credentials(NODE_B));
+    const ordered = await Promise.allSettled(
+      Array.from({ length: 20 }, (_, index) =>
+        client.unary(MINT_JWT_SVID, { identity: WEB, audience: [`audience-${index}`] }, { timeoutMs: PATIENCE_MS }),
+      ),
+    );
+    assert.equal(ordered.filter(({ status }) => status === 'fulfilled').length, 5);
+    assert.equal((await world.certify(client, { impersonate: WEB })).length, 2);
   });
 
   test('bounds how often an address may guess tokens', async () => {
@@ -217,6 +232,25 @@ describe('the connection', () => {
     for (const socket of kept) socket.destroy();
     await until('the places are free', () => world.server.connections === 0);
     await world.dial();
+  });
+
+  test('without an SVID has no lasting place: many idle ones keep nobody out', async () => {
+    await using world = await IssuanceWorld.start({ connectionLimits: { connectionsPerAddress: 1_000 } });
+    const node = await world.dial(await world.credentials(NODE_B));
+    const idle: TLSSocket[] = [];
+    for (let i = 0; i < 260; i++) {
+      // Addresses of loopback: each counts by itself.
+      const socket = await world.dial({ localAddress: `127.0.0.${2 + (i % 200)}` });
+      idle.push(socket.resume());
+    }
+    await until('the oldest have made room', () => idle.filter(({ destroyed }) => destroyed).length === 4);
+    assert.deepEqual(
+      idle.slice(0, 4).every(({ destroyed }) => destroyed),
+      true,
+    );
+    assert.equal(node.destroyed, false);
+    const token = await world.authority.tokens.create({ node: 'node-c', ttlSeconds: 60 });
+    assert.equal((await world.certify(world.client(), { token })).length, 2);
   });
 
   test('ends when the SVID of the client expires', async () => {

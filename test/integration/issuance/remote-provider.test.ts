@@ -1,13 +1,20 @@
 import assert from 'node:assert/strict';
-import { readFileSync, statSync } from 'node:fs';
+import { createPrivateKey } from 'node:crypto';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { createServer } from 'node:tls';
+import { authoritySource } from '../../../certs/issuance/authority-source.ts';
 import { systemClock } from '../../../certs/clock.ts';
 import { DATABASE, IssuanceWorld, TRUST_DOMAIN, until, WEB } from './issuance-world.ts';
 
 const connected = (provider: { status(): { problem: string | null } }): boolean => provider.status().problem === null;
+
+/** The certificates of the SVID that node-b keeps. */
+function ownChain(world: IssuanceWorld): string {
+  return (JSON.parse(readFileSync(join(world.directory, 'node-b/node.json'), 'utf8')) as { certificateChain: string }).certificateChain;
+}
 
 describe('a node that gets its identities from another host', () => {
   test('joins with a token, gets what runs on it, over IPv4 and IPv6, and nothing else', async () => {
@@ -79,6 +86,28 @@ describe('a node that gets its identities from another host', () => {
     await until('it is kept', () => readFileSync(join(world.directory, 'node-b/node.json'), 'utf8').includes(`"${sequence}"`));
   });
 
+  test('still knows what was revoked when it has to join again', async () => {
+    await using world = await IssuanceWorld.start();
+    const [old] = world.authority.status().slots;
+    const { id } = await world.authority.prepare();
+    await world.authority.activate(id, { force: true });
+    await world.authority.taint(old?.id as string);
+    await world.authority.revoke(old?.id as string);
+    const revoked = [old?.signingKey];
+    {
+      await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
+      await until('it knows the revoked key', () => provider.trust()?.revokedKeys.length === 1);
+    }
+    const path = join(world.directory, 'node-b/node.json');
+    // Its SVID has expired while it was away.
+    const { cert, key } = await world.credentials(`spiffe://${TRUST_DOMAIN}/node/node-b`, 1);
+    const privateKey = createPrivateKey(key).export({ type: 'pkcs8', format: 'der' }).toString('base64');
+    writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), certificateChain: cert, privateKey }));
+    await new Promise((resolve) => setTimeout(resolve, 1_100));
+    await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
+    assert.deepEqual([provider.trust()?.sequence, provider.trust()?.revokedKeys], [0n, revoked]);
+  });
+
   test('mints JWT-SVIDs of what runs on it', async () => {
     await using world = await IssuanceWorld.start();
     await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
@@ -119,9 +148,8 @@ describe('a node that gets its identities from another host', () => {
     await until('it is connected', () => connected(provider));
     const changes: number[] = [];
     provider.onChange(() => changes.push(performance.now()));
-    const kept = (): string => readFileSync(join(world.directory, 'node-b/node.json'), 'utf8');
-    const first = JSON.parse(kept()) as { certificateChain: string };
-    await until('it has another', () => (JSON.parse(kept()) as { certificateChain: string }).certificateChain !== first.certificateChain);
+    const first = ownChain(world);
+    await until('it has another', () => ownChain(world) !== first);
     // The first one would be good for two seconds more.
     const renewedAt = performance.now();
     await until('it is shown', () => changes.some((at) => at > renewedAt - 1_000), 1_000);
@@ -129,6 +157,21 @@ describe('a node that gets its identities from another host', () => {
     await new Promise((resolve) => setTimeout(resolve, 4_000));
     await until('it is connected', () => connected(provider));
     assert.equal((await provider.x509Svid(WEB, 600)).identity, WEB);
+  });
+
+  test('renews its own SVID without failing what is asked meanwhile', async () => {
+    await using world = await IssuanceWorld.start({ service: { maxTtlSeconds: 4 } });
+    await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
+    await until('it is connected', () => connected(provider));
+    const first = ownChain(world);
+    const failures: unknown[] = [];
+    const ask = async (): Promise<void> => {
+      // Some time beyond the renewal.
+      for (let more = 50; more > 0; more -= ownChain(world) === first ? 0 : 1)
+        await provider.x509Svid(WEB, 600).catch((error) => failures.push(error));
+    };
+    await Promise.all([ask(), ask(), ask(), ask()]);
+    assert.deepEqual(failures, []);
   });
 
   test('goes on through a rotation of the root', async () => {
@@ -158,6 +201,23 @@ describe('a node that gets its identities from another host', () => {
       stateDirectory: join(world.directory, 'node-b-again'),
     });
     await until('it is connected', () => connected(again));
+  });
+
+  test('once evicted it holds up no rotation, whatever it says, and tokens that were made for it before are void', async () => {
+    await using world = await IssuanceWorld.start();
+    await world.tokenFile('node-b');
+    await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
+    await until('it is connected', () => connected(provider));
+    const source = authoritySource(world.authority, world.nodes, world.counts);
+    await world.authority.rotate();
+    await until('it is waited for', () => source.status().rotation?.waitingFor.includes('node-b') ?? false);
+    await source.evictNode('node-b');
+    // An old state, so that a record of this would be waited for.
+    provider.acknowledge(1n);
+    await until('the new root is active', () => world.authority.status().rotation?.phase !== 'publishing');
+    const node = source.status().nodes.find(({ name }) => name === 'node-b');
+    assert.deepEqual([node?.evicted, node?.liveUntil], [true, null]);
+    assert.deepEqual(await world.authority.tokens.list(), []);
   });
 
   test('may run workloads of the namespaces that its token names', async () => {

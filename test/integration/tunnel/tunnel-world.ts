@@ -11,7 +11,7 @@ import { TunnelServer } from '../../../proxy/tunnel/tunnel-server.ts';
 import type { TunnelConnect, TunnelRefused, TunnelResponder, TunnelServerLimits } from '../../../proxy/tunnel/tunnel-server.ts';
 import { TunnelClient } from '../../../proxy/tunnel/tunnel-client.ts';
 import type { TunnelClientOptions } from '../../../proxy/tunnel/tunnel-client.ts';
-import type { Dialer, DialRequest, SvidMaterial, TrustBundle } from '../../../src/model/data-plane.ts';
+import type { Dialer, DialRequest, PeerVerifier, SvidMaterial, TlsContexts, TrustBundle } from '../../../src/model/data-plane.ts';
 import { type ForgeOptions, type Forged, forge, forgeRoot, keyBytes } from '../../unit/certs/forge.ts';
 
 export const CLIENT_ID = 'spiffe://example.org/ns/shop/sa/web';
@@ -115,6 +115,13 @@ export const echo: OnConnect = (_connect, responder) => {
   stream.resume();
 };
 
+/** What a server and its clients need of a world. */
+export interface TunnelSide {
+  readonly contexts: TlsContexts;
+  readonly verifier: PeerVerifier;
+  readonly watch: ChainWatch;
+}
+
 /** A tunnel server on a loopback port. */
 export class TunnelHost implements AsyncDisposable {
   readonly listener: Server;
@@ -123,7 +130,7 @@ export class TunnelHost implements AsyncDisposable {
   #waiters: (() => void)[] = [];
   readonly #sockets = new Set<Socket>();
 
-  constructor(world: TunnelWorld, onConnect: OnConnect = echo, limits: Partial<TunnelServerLimits> = {}, identity: string = SERVER_ID) {
+  constructor(world: TunnelSide, onConnect: OnConnect = echo, limits: Partial<TunnelServerLimits> = {}, identity: string = SERVER_ID) {
     this.server = new TunnelServer({
       contexts: world.contexts,
       identity,

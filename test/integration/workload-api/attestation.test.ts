@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { peerProcess } from '../../../bpf/peer-credentials.ts';
 import { cgroupId } from '../../../bpf/place-descriptors.ts';
 import type { LocalPlace } from '../../../src/agent/local-places.ts';
@@ -29,7 +30,8 @@ class Listener implements AsyncDisposable {
   readonly #children: ChildProcess[] = [];
 
   async accept(command: readonly string[]): Promise<{ readonly socket: Socket; readonly child: ChildProcess }> {
-    if (!this.#server.listening) await new Promise<void>((resolve) => this.#server.listen(this.path, resolve));
+    chmodSync(this.#directory, 0o755);
+    if (!this.#server.listening) await new Promise<void>((resolve) => this.#server.listen({ path: this.path, writableAll: true }, resolve));
     const accepted = once(this.#server, 'connection');
     const [file = '', ...args] = command;
     const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -85,6 +87,26 @@ test('the deepest enrolled cgroup above a process is its workload; whether it is
   assert.equal(caller.identity(), null);
 });
 
+test('all that are part of no workload share one account, whatever users they are', async () => {
+  await using listener = new Listener();
+  const accounts = new Set<string>();
+  for (const user of ['1001', '1002']) {
+    const { socket, child } = await listener.accept([
+      'python3',
+      '-c',
+      `import os, socket; os.seteuid(${user})\n${CONNECT}`,
+      listener.path,
+      'wait',
+    ]);
+    using caller = attestor(new Map()).attest(socket);
+    assert.equal(caller.process.uid, Number(user));
+    accounts.add(caller.account);
+    child.kill('SIGKILL');
+    socket.destroy();
+  }
+  assert.equal(accounts.size, 1);
+});
+
 test('a process in a pid namespace of its own is seen as the host sees it', async () => {
   await using listener = new Listener();
   const cgroup = listener.cgroup('pidns');
@@ -106,6 +128,44 @@ test('a process that exits has no identity from that moment on, also where a chi
   socket.destroy();
   const [line] = (await once(child.stdout as NonNullable<typeof child.stdout>, 'data')) as [Buffer];
   assert.equal(line.toString(), 'closed\n');
+});
+
+/** In a network namespace of its own, which its socket does not hold: connects, goes back to where it was, and says so. */
+const MOVE = `import ctypes, os, socket, sys
+NEWNET = 0x40000000
+libc = ctypes.CDLL(None)
+before = os.open('/proc/self/ns/net', os.O_RDONLY)
+s = socket.socket(socket.AF_UNIX)
+assert libc.unshare(NEWNET) == 0
+s.connect(sys.argv[1])
+sys.stdin.read(1)
+assert libc.setns(before, NEWNET) == 0
+print('moved', flush=True)
+sys.stdin.read(1)`;
+
+test('a process that left the network namespace it connected from is not taken for the workload of the next one', async () => {
+  await using listener = new Listener();
+  const { socket, child } = await listener.accept(['python3', '-c', MOVE, listener.path]);
+  const networkNamespaces = new Map<string, LocalPlace>();
+  const places = { networkNamespaces, cgroups: new Map() };
+  using caller = new WorkloadAttestor({ places: () => places, cgroupMount: cgroup2Mount() }).attest(socket);
+  const moved = once(child.stdout as NonNullable<typeof child.stdout>, 'data');
+  child.stdin?.write('.');
+  await moved;
+  // The kernel ends a network namespace in the background, and gives its inode to one that is made afterwards.
+  await using others = new AsyncDisposableStack();
+  for (let made = 0; made < 10; made++) {
+    const other = spawn('unshare', ['--net', 'sh', '-c', 'echo; read _'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    others.defer(async () => {
+      other.stdin.end();
+      await once(other, 'exit');
+    });
+    await once(other.stdout, 'data');
+    const { dev, ino } = statSync(`/proc/${other.pid}/ns/net`, { bigint: true });
+    networkNamespaces.set(`${dev}:${ino}`, place(`pod-${made}`));
+    await setTimeout(100);
+    assert.equal(caller.identity(), null);
+  }
 });
 
 for (const usePeerPidfd of [true, false]) {

@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { Authority, type OpenOptions, type SlotStatus } from '../../../certs/authority/authority.ts';
 import type { SlotState } from '../../../certs/authority/authority-state.ts';
 import { materialFromPem } from '../../../certs/authority/authority-material.ts';
@@ -373,6 +373,19 @@ describe('a rotation', () => {
     );
     assert.match(one.status().warnings.join(), /import its successor/);
   });
+});
+
+test('tells of a change of trust, and not of every node that is seen and every SVID that is signed', async () => {
+  const one = await openAt('news', new ManualClock());
+  let told = 0;
+  one.onChange(() => told++);
+  one.nodeSeen({ name: 'node-9', acknowledged: one.trust().sequence });
+  await issueFrom(one);
+  await setImmediate();
+  assert.equal(told, 0);
+  await one.prepare();
+  await setImmediate();
+  assert.equal(told, 1);
 });
 
 describe('taint and revoke', () => {

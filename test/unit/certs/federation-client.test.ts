@@ -45,7 +45,7 @@ function world(random = 0.5): World {
     store: new BundleStore(directory),
     ownBundle: () => OWN,
     redirectTargets: { refusedHost: () => null, isFetchable: () => true },
-    log: () => {},
+    log: { info() {}, warn() {} },
     clock,
     random: () => random,
     fetch: (options) => {

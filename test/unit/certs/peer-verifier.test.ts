@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { before, describe, test } from 'node:test';
-import { MAX_CHAIN_CERTIFICATES, publicKeyDigest, SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { publicKeyDigest } from '../../../certs/x509/public-key.ts';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
 import {
   bundlesOf,
@@ -475,5 +476,73 @@ describe('a verified leaf is remembered', () => {
     const leaf = await forge({ issuer: foreignRoot });
     assert.throws(() => own.verify([leaf.der]), refused('CHAIN'));
     assert.equal(own.cached, 0);
+  });
+});
+
+describe('a leaf that comes alone, as on a resumed session, is completed', () => {
+  const own = (): SvidVerifier => new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem }));
+  /** The authorityKeyIdentifier by which issuers of one name are told apart. */
+  const authorityKey = (byte: number): ReturnType<typeof rawExtension> =>
+    rawExtension('2.5.29.35', false, Uint8Array.from([0x30, 3, 0x80, 1, byte]));
+
+  test('with the intermediates through which another of its issuer was verified, and no others', async () => {
+    const verifier = own();
+    const upper = await forge({ issuer: root, subject: 'CN=upper', uris: [], ca: true });
+    const lower = await forge({ issuer: upper, subject: 'CN=lower', uris: [], ca: true });
+    const stray = await forge({ issuer: root, subject: 'CN=stray', uris: [], ca: true });
+    verifier.verify([(await forge({ issuer: lower })).der, stray.der, upper.der, lower.der]);
+    const leaf = await forge({ issuer: lower });
+    assert.throws(() => verifier.verify([leaf.der]), refused('CHAIN'));
+    const chain = verifier.complete(leaf.der);
+    assert.deepEqual(
+      chain.map((der) => Buffer.from(der)),
+      [leaf.der, lower.der, upper.der].map((der) => Buffer.from(der)),
+    );
+    assert.equal(verifier.verify(chain).text, IDENTITY);
+  });
+
+  test('with nothing when roots sign leaves, when its issuer is unknown, when a chain was refused, and when it is no certificate', async () => {
+    const verifier = own();
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    const leaf = await forge({ issuer: signer });
+    assert.throws(() => verifier.verify([leaf.der]), refused('CHAIN'));
+    assert.deepEqual(verifier.complete(leaf.der), [leaf.der]);
+    verifier.verify([leaf.der, signer.der]);
+    const direct = await forge({ issuer: root });
+    assert.deepEqual(verifier.complete(direct.der), [direct.der]);
+    assert.deepEqual(verifier.complete(Buffer.from('garbage')), [Buffer.from('garbage')]);
+  });
+
+  test('with those of its own issuer, when an issuer of the same name has another key', async () => {
+    const verifier = own();
+    const [before, after] = await Promise.all([1, 2].map(() => forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true })));
+    const leaves: Forged[] = [];
+    for (const [issuer, key] of [
+      [before, 1],
+      [after, 2],
+    ] as const) {
+      const leaf = await forge({ issuer: issuer as Forged, extra: [authorityKey(key)] });
+      verifier.verify([leaf.der, (issuer as Forged).der]);
+      leaves.push(leaf);
+    }
+    assert.deepEqual(
+      leaves.map((leaf) => Buffer.from(verifier.complete(leaf.der)[1] as Uint8Array)),
+      [before, after].map((issuer) => Buffer.from((issuer as Forged).der)),
+    );
+  });
+
+  test('for a bounded number of issuers', async () => {
+    const verifier = own();
+    const leaves: Forged[] = [];
+    for (let i = 0; i <= 256; i++) {
+      const signer = await forge({ issuer: root, subject: `CN=signer ${i}`, uris: [], ca: true });
+      const leaf = await forge({ issuer: signer });
+      verifier.verify([leaf.der, signer.der]);
+      leaves.push(leaf);
+    }
+    assert.deepEqual(
+      [0, 1, 256].map((i) => verifier.complete((leaves[i] as Forged).der).length),
+      [1, 2, 2],
+    );
   });
 });

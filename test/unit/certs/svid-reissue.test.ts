@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { before, beforeEach, describe, test } from 'node:test';
 import type { SpiffeBundle, TrustState } from '../../../certs/bundle/trust-state.ts';
 import { CertsError } from '../../../certs/errors.ts';
-import { publicKeyDigest } from '../../../certs/svid/peer-verifier.ts';
+import { publicKeyDigest } from '../../../certs/x509/public-key.ts';
 import { isWiped } from '../../../certs/svid/private-key.ts';
 import { type ObtainSvid, SvidManager, TAINTED_SPREAD_MS } from '../../../certs/svid/svid-manager.ts';
 import { IdentityError } from '../../../src/model/identity.ts';

@@ -11,6 +11,8 @@ import {
   svidRequests,
 } from '../../../src/agent/metrics.ts';
 import { COUNTER_FAMILIES } from '../../../proxy/telemetry/counter-table.ts';
+import { IssuanceCounts } from '../../../certs/issuance/issuance-counts.ts';
+import { authorityMetrics } from '../../../src/metrics/authority-metrics.ts';
 import { runCli } from '../../../src/cli/program.ts';
 import { RecordedTerminal } from './recorded-terminal.ts';
 
@@ -31,6 +33,7 @@ test('docs/operations.md names every flag of weft agent, and no other', async ()
 });
 
 test('docs/operations.md names every metric of ours, and no other', () => {
+  const nothing = { trustDomain: '', sequence: '0', slots: [], rotation: null, nodes: [], warnings: [] };
   const ofMain = [
     kernelEvents(new Map()),
     svidExpiry([], 0),
@@ -38,6 +41,7 @@ test('docs/operations.md names every metric of ours, and no other', () => {
     bundleSequences([]),
     bundleRefreshFailures([]),
     clockSkew(null),
+    ...authorityMetrics({ ...nothing, counts: { issued: { x509: 0, jwt: 0 }, joins: 0, refused: new IssuanceCounts().refused } }, 0),
     ...svidRequests({ issued: 0, renewed: 0, failed: {} }),
   ];
   const names = [...COUNTER_FAMILIES, ...ofMain].map(({ name }) => name);

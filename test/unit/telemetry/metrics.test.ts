@@ -3,7 +3,8 @@ import { describe, it } from 'node:test';
 import { COUNTERS, counterSlot } from '../../../proxy/telemetry/counter-table.ts';
 import { CounterBlock } from '../../../proxy/telemetry/counters.ts';
 import { type TrafficLabels, TrafficMetrics } from '../../../proxy/telemetry/traffic-metrics.ts';
-import { kernelEvents, renderMetrics, svidExpiry } from '../../../src/agent/metrics.ts';
+import { kernelEvents, svidExpiry, workerMetrics } from '../../../src/agent/metrics.ts';
+import { exposition } from '../../../src/metrics/exposition.ts';
 
 const labels: TrafficLabels = {
   reporter: 'destination',
@@ -42,7 +43,7 @@ describe('the metrics page', () => {
   it('adds up the counters of all workers, and shows those that are zero', async () => {
     const blocks = [CounterBlock.create(), CounterBlock.create()];
     for (const block of blocks) block.add(counterSlot(COUNTERS.connectionsActive, 'inbound', 'local'), 2);
-    const samples = parse(await renderMetrics(blocks, []));
+    const samples = parse(await exposition(workerMetrics(blocks, [])));
     const find = (name: string, ...parts: string[]): number | undefined =>
       [...samples].find(([sample]) => sample.startsWith(name) && parts.every((part) => sample.includes(part)))?.[1];
     assert.equal(find('weft_connections_active', 'side="inbound"', 'path="local"'), 4);
@@ -52,7 +53,7 @@ describe('the metrics page', () => {
   it('has the request durations as a Prometheus histogram in seconds', async () => {
     const block = CounterBlock.create();
     for (const microseconds of [1, 1000, 1024, 1025, 3e9]) block.observeRequest('inbound', microseconds);
-    const samples = parse(await renderMetrics([block], []));
+    const samples = parse(await exposition(workerMetrics([block], [])));
     const bucket = (le: string): number | undefined => samples.get(`weft_request_duration_seconds_bucket{side="inbound",le="${le}"}`);
     assert.equal(bucket('0.000001'), 1);
     assert.equal(bucket('0.000512'), 1);
@@ -82,7 +83,7 @@ describe('the metrics page', () => {
       series.request(403);
       return metrics.snapshot();
     });
-    const samples = parse(await renderMetrics([], workers));
+    const samples = parse(await exposition(workerMetrics([], workers)));
     const shared =
       'reporter="destination",source_workload="web",source_workload_namespace="shop",source_principal="spiffe://td/ns/shop/sa/web",' +
       'destination_workload="items",destination_workload_namespace="data",destination_principal="unknown",' +
@@ -101,7 +102,7 @@ describe('the metrics page', () => {
   it('tells a peer that the kernel attests from mTLS and from plaintext', async () => {
     const metrics = new TrafficMetrics();
     for (const security of ['mtls', 'kernel', 'plaintext'] as const) metrics.series({ ...labels, security }).connectionsOpened++;
-    const text = await renderMetrics([], [metrics.snapshot()]);
+    const text = await exposition(workerMetrics([], [metrics.snapshot()]));
     assert.deepEqual(
       [...text.matchAll(/^istio_tcp_connections_opened_total.*connection_security_policy="(\w+)"/gm)].map(([, policy]) => policy),
       ['mutual_tls', 'kernel_attested', 'unknown'],
@@ -114,7 +115,7 @@ describe('the metrics page', () => {
       svidExpiry([{ identity: 'spiffe://td/ns/shop/sa/web', notAfter: 61_500 }], 1500),
       { name: 'weft_connections_active', help: 'x', type: 'gauge' as const, samples: [{ labels: { side: 'kernel' }, value: 5 }] },
     ];
-    const samples = parse(await renderMetrics([CounterBlock.create()], [], extra));
+    const samples = parse(await exposition([...workerMetrics([CounterBlock.create()], []), ...extra]));
     assert.equal(samples.get('weft_kernel_events_total{reason="captured_outbound"}'), 12);
     assert.equal(samples.get('weft_svid_expiry_seconds{identity="spiffe://td/ns/shop/sa/web"}'), 60);
     assert.equal(samples.get('weft_connections_active{side="kernel"}'), 5);
@@ -123,7 +124,7 @@ describe('the metrics page', () => {
   it('stays readable whatever a label holds', async () => {
     const metrics = new TrafficMetrics();
     metrics.series({ ...labels, sourceWorkload: 'a"b\\c\nd{}' }).connectionsOpened++;
-    const samples = parse(await renderMetrics([], [metrics.snapshot()]));
+    const samples = parse(await exposition(workerMetrics([], [metrics.snapshot()])));
     assert.ok([...samples.keys()].some((name) => name.includes('source_workload="a\\"b\\\\c\\nd{}"')));
   });
 });

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
+import type { SpiffeBundle } from '../../../certs/bundle/trust-state.ts';
 import {
   FETCH_JWT_SVID,
   FETCH_WIT_SVID,
@@ -83,6 +85,32 @@ test('the first message is the full state, and several changes at once are one m
   world.source.changed();
   const [, , third] = await call.count(3);
   assert.equal(third?.federatedBundles.size, 0, 'what is gone is not in the message');
+});
+
+test('a federated bundle in the name of the own trust domain counts for nothing, and of two for one trust domain the first', async () => {
+  await using world = fixture();
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const bundle = (trustDomain: string, root: string): SpiffeBundle => ({
+    trustDomain,
+    x509Authorities: [Buffer.from(root)],
+    jwtAuthorities: [{ keyId: root, jwk: publicKey.export({ format: 'jwk' }) }],
+    sequence: null,
+    refreshHintSeconds: null,
+  });
+  world.source.federated = [bundle('a.test', 'foreign'), bundle('b.test', 'first'), bundle('b.test', 'second')];
+  const session = await world.connect(new FakeCaller(CART));
+  const { federatedBundles } = await world.call(session, FETCH_X509_SVID, {}).first();
+  const { bundles } = await world.call(session, FETCH_X509_BUNDLES, {}).first();
+  const texts = (map: ReadonlyMap<string, Uint8Array>): object =>
+    Object.fromEntries([...map].map(([key, roots]) => [key, Buffer.from(roots).toString()]));
+  assert.deepEqual(
+    [texts(federatedBundles), texts(bundles)],
+    [{ 'spiffe://b.test': 'first' }, { 'spiffe://a.test': 'root', 'spiffe://b.test': 'first' }],
+  );
+  const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const input = `${part({ alg: 'ES256', kid: 'foreign' })}.${part({ sub: CART, aud: 'db', exp: Math.floor(Date.now() / 1000) + 60 })}`;
+  const signature = sign('sha256', Buffer.from(input), { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url');
+  assert.equal(await world.call(session, VALIDATE_JWT_SVID, { audience: 'db', svid: `${input}.${signature}` }).status, INVALID_ARGUMENT);
 });
 
 test('a workload that leaves the mesh gets no more: its stream ends with a denial', async () => {
@@ -176,6 +204,22 @@ test('a token is issued once for an audience until half of its life, and anew wh
   world.source.own = { ...(world.source.own as NonNullable<typeof world.source.own>), jwtAuthorities: [{ keyId: 'new', jwk: {} }] };
   world.source.changed();
   assert.equal(await fetch('a'), 't4');
+});
+
+test('a workload that orders tokens for ever new audiences is slowed down, and no other', async () => {
+  const CATALOG = 'spiffe://a.test/ns/shop/sa/catalog';
+  await using world = fixture();
+  let issued = 0;
+  world.source.issue = async (identity) => ({ identity, token: `t${++issued}`, issuedAt: Date.now(), expiresAt: Date.now() + 300_000 });
+  const session = await world.connect(new FakeCaller(CART));
+  const statuses: number[] = [];
+  for (let audience = 0; audience < 400; audience++) {
+    statuses.push(await world.call(session, FETCH_JWT_SVID, { audience: [`a${audience}`], spiffeId: '' }).status);
+  }
+  assert.ok(issued < 300, `${issued} were issued`);
+  assert.deepEqual([statuses[0], statuses.at(-1)], [0, UNAVAILABLE]);
+  const other = world.call(await world.connect(new FakeCaller(CATALOG)), FETCH_JWT_SVID, { audience: ['a'], spiffeId: '' });
+  assert.equal((await other.first()).svids[0]?.spiffeId, CATALOG);
 });
 
 test('ten thousand idle streams of one workload: bounded, and another workload is served at once', { timeout: 60_000 }, async () => {

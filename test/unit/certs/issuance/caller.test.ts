@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { authenticate, authoriseImpersonation, byJoinToken, byNodeSvid, type Caller } from '../../../../certs/issuance/caller.ts';
+import {
+  authenticate,
+  authoriseImpersonation,
+  byJoinToken,
+  byNodeSvid,
+  type Caller,
+  type IssuancePeer,
+} from '../../../../certs/issuance/caller.ts';
 import { CertsError } from '../../../../certs/errors.ts';
 import { Metadata } from '../../../../src/grpc/metadata.ts';
 import { parseSpiffeId } from '../../../../src/model/identity.ts';
@@ -14,8 +21,8 @@ function impersonate(caller: Caller, requested: string, placed: readonly string[
   return authoriseImpersonation(caller, requested, { trustDomain: 'cluster.local', placements, nodes: { mayRun: () => false } }).text;
 }
 
-function peer(identity: string | null): { address: string; identity: ReturnType<typeof parseSpiffeId> | null; expiresAt: null } {
-  return { address: '192.0.2.1', identity: identity === null ? null : parseSpiffeId(identity), expiresAt: null };
+function peer(identity: string | null): IssuancePeer {
+  return { address: '192.0.2.1', identity: identity === null ? null : parseSpiffeId(identity), validFrom: null, expiresAt: null };
 }
 
 /** The situations are those of Istio's security/pkg/server/ca/node_auth_test.go (TestSingleClusterNodeAuthorization), as far as there are pods in them. */

@@ -1,15 +1,22 @@
-import { errorText } from '../../model/errors.ts';
-import { parseSpiffeId } from '../../model/identity.ts';
-import { usageError } from '../cli-error.ts';
-import type { AgentFlags } from './agent.ts';
+import { errorText } from '../model/errors.ts';
+import { parseSpiffeId } from '../model/identity.ts';
+import { usageError } from './cli-error.ts';
+
+/** The flags that name a SPIRE agent, as they were typed. */
+export interface SpireFlags {
+  readonly spireSocket?: string;
+  readonly spireBrokerSocket?: string;
+  readonly spireBrokerId?: readonly string[];
+}
 
 /** As in src/agent/agent-options.ts. */
-export interface SpireAgent {
+interface SpireAgent {
   readonly kind: 'spire';
   readonly socketPath: string;
   readonly broker: { readonly socketPath: string; readonly servers: readonly string[] } | null;
 }
 
+/** Those that name another source of identities. */
 const AUTHORITY_FLAGS = ['caDir', 'caCert', 'caKey', 'caPassphraseFile', 'caListen', 'caServer', 'caTokenFile'] as const;
 
 /**
@@ -18,7 +25,7 @@ const AUTHORITY_FLAGS = ['caDir', 'caCert', 'caKey', 'caPassphraseFile', 'caList
  * @throws CliError WEFT_CLI_USAGE for flags that make no sense together
  */
 export function spireAgent(
-  flags: Pick<AgentFlags, 'spireSocket' | 'spireBrokerSocket' | 'spireBrokerId' | (typeof AUTHORITY_FLAGS)[number]>,
+  flags: SpireFlags & { readonly [flag in (typeof AUTHORITY_FLAGS)[number]]?: string },
   path: (flag: string, text: string) => string,
 ): SpireAgent | null {
   const { spireSocket, spireBrokerSocket, spireBrokerId } = flags;

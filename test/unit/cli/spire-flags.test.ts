@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { test } from 'node:test';
-import { spireAgent } from '../../../src/cli/commands/agent-spire-flags.ts';
+import { spireAgent } from '../../../src/cli/spire-flags.ts';
 import { CliError } from '../../../src/cli/cli-error.ts';
 
 const path = (_flag: string, text: string): string => resolve('/work', text);
