@@ -197,6 +197,10 @@ test('a bundle that SPIRE federates with', async () => {
   await spire.server('bundle', 'set', '-id', 'spiffe://other.test', '-format', 'spiffe', '-path', file);
   const entry = await spire.entry(LATER, `unix:path:${process.execPath}`, '-federatesWith', 'spiffe://other.test');
   await using provider = open(null);
+  await until(
+    'the SVID of the entry, from the server to the agent of SPIRE',
+    async () => (await codeOf(provider.x509Svid(LATER, 60))) === null,
+  );
   await until('the bundle', async () => provider.federatedBundles()[0]?.trustDomain === 'other.test');
   await spire.server('entry', 'delete', '-entryID', entry);
 });
