@@ -21,6 +21,11 @@ export function authoritySource(authority: Authority, nodes: NodeRegister, count
         slot: rotation.slot,
         since: time(rotation.since),
         waitingFor: rotation.waitingFor.map(({ name }) => name),
+        waitingUntil: latest(
+          rotation.phase === 'publishing'
+            ? rotation.waitingFor.map(({ until }) => until)
+            : slots.flatMap(({ state, issuedUntil }) => (state === 'old' && issuedUntil !== null ? [issuedUntil] : [])),
+        ),
       },
       nodes: [
         ...records.map((record) => nodeAnswer(nodes, record)),
@@ -104,6 +109,10 @@ function slotAnswer(authority: Authority, { id, state, tainted, signingKey, notA
     notAfter: time(notAfter),
     issuedUntil: issuedUntil === null ? null : time(issuedUntil),
   };
+}
+
+function latest(times: readonly number[]): string | null {
+  return times.length === 0 ? null : time(Math.max(...times));
 }
 
 function time(milliseconds: number): string {

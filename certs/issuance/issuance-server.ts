@@ -11,7 +11,7 @@ import { addressGroup } from './address-group.ts';
 import { BoundedLog } from './bounded-log.ts';
 import type { IssuancePeer } from './caller.ts';
 import type { IssuanceCounts } from './issuance-counts.ts';
-import { IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
+import { DEFAULT_MAX_TTL_SECONDS, IssuanceService, type IssuanceServiceOptions } from './issuance-service.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
 import { ISSUANCE_SERVICES } from './messages.ts';
 import type { NodeRegister } from './node-register.ts';
@@ -93,8 +93,9 @@ export class IssuanceServer implements AsyncDisposable {
     return server;
   }
 
-  async #start({ authority, dns, log, listen, connectionLimits }: IssuanceOptions): Promise<void> {
-    const identity = this.#owned.use(await ServerIdentity.create({ authority, dns, log, clock: this.#clock }));
+  async #start({ authority, dns, log, listen, connectionLimits, service }: IssuanceOptions): Promise<void> {
+    const ttlSeconds = service?.maxTtlSeconds ?? DEFAULT_MAX_TTL_SECONDS;
+    const identity = this.#owned.use(await ServerIdentity.create({ authority, dns, ttlSeconds, log, clock: this.#clock }));
     this.#owned.defer(authority.onChange(() => this.#verifyAgain()));
     this.#listener = this.#owned.use(
       await TlsListener.listen({

@@ -57,7 +57,7 @@ export interface IssuanceServiceOptions {
   readonly clock?: Clock;
 }
 
-const DEFAULT_MAX_TTL_SECONDS = 24 * 3600;
+export const DEFAULT_MAX_TTL_SECONDS: number = 24 * 3600;
 const DEFAULT_PER_NODE: BucketLimits = { perSecond: 500, burst: 2_000 };
 const DEFAULT_PER_ADDRESS: BucketLimits = { perSecond: 10, burst: 20 };
 /** How often a watching node hears something, so that it notices when its connection is dead. */

@@ -17,11 +17,12 @@ export interface ServerIdentityOptions {
   readonly authority: IssuingAuthority;
   /** Names that clients dial, for those that check names (ztunnel's CA_ADDRESS). */
   readonly dns: readonly string[];
+  /** Life of each. An old root is kept for as long, so never longer than what others get. */
+  readonly ttlSeconds: number;
   readonly log: Log;
   readonly clock: Clock;
 }
 
-const TTL_SECONDS = 24 * 3600;
 const RETRY_MS = 5_000;
 /** Timers run on the monotonic clock and certificates on the wall clock: look at the latter at least this often. */
 const LONGEST_SLEEP_MS = 10 * 60_000;
@@ -70,12 +71,12 @@ export class ServerIdentity implements Disposable {
   }
 
   async #renew(): Promise<void> {
-    const { authority, dns, clock } = this.#options;
+    const { authority, dns, ttlSeconds, clock } = this.#options;
     const identity = issuanceIdentity(authority.trustDomain).text;
     this.#sequence = authority.sequence;
     this.#signer = authority.signer;
     const svid = await obtainSvid(identity, this.#verifier, async (csr) => {
-      return (await authority.issue(csr, { identity, ttlSeconds: TTL_SECONDS, dns })).certificateChain;
+      return (await authority.issue(csr, { identity, ttlSeconds, dns })).certificateChain;
     });
     if (this.#disposed) return;
     this.#context = serverContext(svid, authority.trust().bundle.x509Authorities);

@@ -30,14 +30,18 @@ function rotationText(rotation: RotationAnswer | null): string {
 }
 
 /** Where a rotation stands, in one line. */
-export function rotationLine({ phase, slot, since, waitingFor }: RotationAnswer): string {
-  if (phase === 'retiring') return `rotation: ${slot} is active; waiting for the SVIDs of the old authority to be replaced, since ${since}`;
-  const nodes = waitingFor.length === 0 ? 'the moment to activate it' : waitingFor.join(', ');
-  return `rotation: ${slot} is in the bundle; waiting for ${nodes}, since ${since}`;
+export function rotationLine({ phase, slot, waitingFor, waitingUntil }: RotationAnswer): string {
+  if (phase === 'retiring') {
+    const until = waitingUntil === null ? '' : `, until ${waitingUntil} at the latest`;
+    return `rotation, step 2 of 2: ${slot} signs now; the old root stays in the bundle while anything it has signed is valid${until}`;
+  }
+  const first = `rotation, step 1 of 2: ${slot} is in the bundle and signs nothing yet`;
+  if (waitingUntil === null) return `${first}; every node verifies with it, it signs soon`;
+  return `${first}; waiting until it has reached ${waitingFor.join(', ')} (a node that is not heard of is given up at ${waitingUntil})`;
 }
 
 function nodesText(nodes: readonly NodeAnswer[]): string {
-  if (nodes.length === 0) return 'no node has joined\n';
+  if (nodes.length === 0) return 'no node has joined: see `weft ca token --help`\n';
   const rows = nodes.map(({ name, evicted, lastSeen, acknowledged, liveUntil, clockSkewSeconds }) => [
     evicted ? `${name}, evicted` : name,
     lastSeen ?? '-',

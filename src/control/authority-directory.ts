@@ -27,15 +27,24 @@ export async function importAuthority(options: DirectoryOptions, material: Mater
 }
 
 /**
- * The active authority of a directory: its chain to the root, PEM, and its key, PKCS#8 PEM encrypted with a passphrase.
+ * The active authority of a directory: its key, PKCS#8 PEM encrypted with a passphrase, and its chain to the root, PEM.
  * @throws CertsError why it cannot be read
  */
-export async function exportAuthority(
-  options: DirectoryOptions,
-  passphrase: string,
-): Promise<{ readonly certificates: string; readonly key: string }> {
+export function exportAuthority(options: DirectoryOptions, passphrase: string): Promise<string> {
+  return withActive(options, async (authority, id) => (await authority.exportKey(id, passphrase)) + authority.chain(id));
+}
+
+/**
+ * The same as one PKCS#12 file.
+ * @throws CertsError why it cannot be read
+ */
+export function exportKeyStore(options: DirectoryOptions, password: string): Promise<Uint8Array> {
+  return withActive(options, (authority, id) => authority.exportKeyStore(id, password));
+}
+
+async function withActive<Result>(options: DirectoryOptions, work: (authority: Authority, id: string) => Promise<Result>): Promise<Result> {
   await using authority = await Authority.open({ ...options, nodeName: NODE_NAME });
   const active = authority.status().slots.find(({ state }) => state === 'active');
   if (active === undefined) throw new Error('the authority has no active slot');
-  return { certificates: authority.chain(active.id), key: await authority.exportKey(active.id, passphrase) };
+  return await work(authority, active.id);
 }

@@ -41,6 +41,11 @@ export interface RotationAnswer {
   readonly since: string;
   /** Nodes that have not acknowledged the bundle with the new root. */
   readonly waitingFor: readonly string[];
+  /**
+   * It waits no longer than this: `publishing`, for nodes that are not heard of any more; `retiring`, for the last SVID of the old root to
+   * expire. Null: it goes on by itself, at once or before the active root expires.
+   */
+  readonly waitingUntil: string | null;
 }
 
 export interface NodeAnswer {

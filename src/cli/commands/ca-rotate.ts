@@ -49,13 +49,17 @@ export async function followRotation(
   let status = started;
   let said = '';
   for (;;) {
-    const line = status.rotation === null ? 'rotation: done' : rotationLine(status.rotation);
+    const line = status.rotation === null ? doneLine(status) : rotationLine(status.rotation);
     if (line !== said) terminal.out(`${line}\n`);
     said = line;
     if (!wait || status.rotation === null) return;
     await sleep(pollMs);
     status = await authority.get<AuthorityStatusAnswer>('/v1/authority');
   }
+}
+
+function doneLine({ slots }: AuthorityStatusAnswer): string {
+  return `rotation: done; ${slots.find(({ state }) => state === 'active')?.id} signs, and the old root is out of the bundle`;
 }
 
 /** Adds `weft ca prepare`, `activate`, `taint` and `revoke`: a rotation step by step, and by force. */

@@ -100,7 +100,7 @@ describe('weft ca, with an authority that runs', () => {
     const { out } = await world.weft('status');
     assert.match(out, /^trust domain example\.org, bundle sequence \d+\n/);
     assert.match(out, /^[0-9a-f]{12} +active +\d{4}-.*O=Weft/m);
-    assert.match(out, /no rotation is under way\n\nno node has joined\n$/);
+    assert.match(out, /no rotation is under way\n\nno node has joined: see/);
   });
 
   test('shows its metrics on its socket, and over TCP if asked for, where there is nothing else', async () => {
@@ -139,7 +139,7 @@ describe('weft ca, with an authority that runs', () => {
     const [first] = (await world.status()).slots;
     const { code, out } = await world.weft('rotate');
     assert.equal(code, 0);
-    assert.match(out, /^rotation: [0-9a-f]{12} is in the bundle; waiting for /);
+    assert.match(out, /^rotation, step 1 of 2: [0-9a-f]{12} is in the bundle and signs nothing yet; /);
     const deadline = Date.now() + 10_000;
     let active = first?.id;
     while (active === first?.id && Date.now() < deadline) active = (await world.status()).slots.find(({ state }) => state === 'active')?.id;
@@ -252,6 +252,15 @@ describe('weft ca, on a directory', () => {
       'example.org',
     );
     assert.equal(back.code, 0, back.err);
+    // As one PKCS#12 file too.
+    const file = join(world.directory, 'backup.p12');
+    const asFile = await world.weft('export', '--key', '--pkcs12', '--out', file, '--passphrase-file', secret, ...where);
+    assert.equal(asFile.code, 0, asFile.err);
+    assert.equal(statSync(file).mode & 0o777, 0o600);
+    const third = ['--ca-dir', join(world.directory, 'third'), '--trust-domain', 'example.org'];
+    const fromFile = await world.weft('import', '--pkcs12', file, '--password-file', secret, ...third);
+    assert.equal(fromFile.code, 0, fromFile.err);
+    assert.match((await world.weft('export', '--key', '--pkcs12', '--passphrase-file', secret, ...where)).err, /--out/);
   });
 
   test('import refuses while the authority runs', async () => {

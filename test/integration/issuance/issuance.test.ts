@@ -201,6 +201,12 @@ describe('the connection', () => {
     assert.equal(leaf.issuerCertificate?.ca, true);
   });
 
+  test('shows a certificate that lives no longer than what others get: an old root is kept for as long', async () => {
+    await using world = await IssuanceWorld.start({ service: { maxTtlSeconds: 60 } });
+    const leaf = (await world.dial()).getPeerX509Certificate() as X509Certificate;
+    assert.ok(Date.parse(leaf.validTo) - Date.now() <= 60_000);
+  });
+
   test('is never a resumed one', async () => {
     await using world = await IssuanceWorld.start();
     const credentials = await world.credentials(NODE_B);
