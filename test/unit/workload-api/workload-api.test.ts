@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 import type { SpiffeBundle } from '../../../certs/bundle/trust-state.ts';
+import { MAX_AUDIENCE_LENGTH, MAX_AUDIENCES } from '../../../certs/jwt/audience.ts';
 import {
   FETCH_JWT_SVID,
   FETCH_WIT_SVID,
@@ -166,7 +167,8 @@ test('a JWT-SVID needs an audience, and an identity that is the caller’s', asy
   const ask = (audience: string[], spiffeId = ''): Promise<number> => world.call(session, FETCH_JWT_SVID, { audience, spiffeId }).status;
   assert.equal(await ask([]), INVALID_ARGUMENT);
   assert.equal(await ask(['']), INVALID_ARGUMENT);
-  assert.equal(await ask(Array.from({ length: 33 }, (_, i) => `a${i}`)), INVALID_ARGUMENT);
+  assert.equal(await ask(Array.from({ length: MAX_AUDIENCES + 1 }, (_, i) => `a${i}`)), INVALID_ARGUMENT);
+  assert.equal(await ask(['a'.repeat(MAX_AUDIENCE_LENGTH + 1)]), INVALID_ARGUMENT);
   assert.equal(await ask(['a'], 'spiffe://a.test/ns/shop/sa/admin'), PERMISSION_DENIED);
   assert.equal(await ask(['a']), UNAVAILABLE, 'no key to sign with');
 });
