@@ -4,7 +4,7 @@ import type { Call, GrpcServer } from '../../src/grpc/grpc-server.ts';
 import { type Json, structFromJson } from '../../src/grpc/struct.ts';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
-import { formatBundle } from '../bundle/bundle-format.ts';
+import { formatJwtBundle } from '../bundle/bundle-format.ts';
 import type { SpiffeBundle } from '../bundle/trust-state.ts';
 import { type Clock, sleep, systemClock } from '../clock.ts';
 import type { JwtSvid } from '../identity-provider.ts';
@@ -235,7 +235,7 @@ export class WorkloadApi implements Disposable {
   }
 
   #allJwtBundles(): JwtBundlesResponse {
-    const keySet = (bundle: SpiffeBundle): Uint8Array => Buffer.from(formatBundle({ ...bundle, x509Authorities: [] }));
+    const keySet = (bundle: SpiffeBundle): Uint8Array => Buffer.from(formatJwtBundle(bundle));
     const response = { bundles: new Map(this.#allBundles().map((bundle) => [mapKey(bundle), keySet(bundle)])) };
     if (!isDeepStrictEqual(this.#jwtBundles, response)) this.#jwtBundles = response;
     return this.#jwtBundles as JwtBundlesResponse;
