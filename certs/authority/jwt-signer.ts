@@ -2,6 +2,7 @@ import { createHash, createPublicKey, type KeyObject, sign } from 'node:crypto';
 import type { JwtAuthority } from '../bundle/trust-state.ts';
 import { CertsError } from '../errors.ts';
 import type { JwtSvid } from '../identity-provider.ts';
+import { checkAudience } from '../jwt/audience.ts';
 import { checkWorkloadIdentity } from './certificate-authority.ts';
 
 export interface IssueJwtRequest {
@@ -16,8 +17,6 @@ export interface IssueJwtRequest {
 /** JWT-SVIDs are bearer tokens: short lives bound what a stolen one is worth. */
 export const DEFAULT_JWT_TTL_SECONDS = 300;
 export const MAX_JWT_TTL_SECONDS = 3600;
-const MAX_AUDIENCES = 16;
-const MAX_AUDIENCE_LENGTH = 2048;
 
 /** Signs JWT-SVIDs (JWT-SVID.md) of one trust domain with one P-256 key (ES256). */
 export class JwtSigner {
@@ -80,20 +79,6 @@ function jwtAuthority(publicKey: KeyObject): JwtAuthority {
   // RFC 7638 section 3.2: the required members, in this order, without a space.
   const keyId = createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url');
   return { keyId, jwk: { kty, crv, x, y, alg: 'ES256' } as JwtAuthority['jwk'] };
-}
-
-function checkAudience(audience: readonly string[]): void {
-  const wrong = (why: string): CertsError =>
-    new CertsError('WEFT_CERTS_AUDIENCE', `the audience of a JWT-SVID cannot be used: ${why}`, {
-      nextStep: 'name who the token is for, once',
-    });
-  if (audience.length === 0) throw wrong('there is none');
-  if (audience.length > MAX_AUDIENCES) throw wrong(`there are more than ${MAX_AUDIENCES}`);
-  for (const each of audience) {
-    if (each === '') throw wrong('one is empty');
-    if (each.length > MAX_AUDIENCE_LENGTH) throw wrong(`one is longer than ${MAX_AUDIENCE_LENGTH} characters`);
-    if (!each.isWellFormed()) throw wrong('one is not Unicode');
-  }
 }
 
 function base64url(text: string): string {

@@ -64,8 +64,6 @@ const DEFAULT_PER_ADDRESS: BucketLimits = { perSecond: 10, burst: 20 };
 export const HEARTBEAT_MS = 20_000;
 /** A node has one stream; a second one for the moment of changing over. More are closed, the oldest first. */
 const MAX_STREAMS_PER_NODE = 2;
-const MAX_AUDIENCES = 16;
-const MAX_AUDIENCE_LENGTH = 2048;
 const CSR = /^\s*-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END (?:NEW )?CERTIFICATE REQUEST-----\s*$/;
 
 interface Refusal {
@@ -166,15 +164,6 @@ export class IssuanceService {
    */
   async mintJwtSvid({ identity, audience }: MintJwtSvidRequest, call: Call<IssuancePeer>): Promise<MintJwtSvidResponse> {
     const caller = await this.#authenticateJoined(call, this.#jwtSvidsPerNode);
-    if (
-      audience.length === 0 ||
-      audience.length > MAX_AUDIENCES ||
-      audience.some((each) => each === '' || each.length > MAX_AUDIENCE_LENGTH)
-    ) {
-      throw new CertsError('WEFT_CERTS_AUDIENCE', `a JWT-SVID needs 1 to ${MAX_AUDIENCES} audiences, none of them empty`, {
-        nextStep: 'name whom the token is for',
-      });
-    }
     const svid = await this.#authority.issueJwt({ identity: this.#impersonate(caller, identity), audience });
     return { token: svid.token, issuedAt: BigInt(svid.issuedAt), expiresAt: BigInt(svid.expiresAt) };
   }

@@ -4,11 +4,12 @@ import type { Call, GrpcServer } from '../../src/grpc/grpc-server.ts';
 import { type Json, structFromJson } from '../../src/grpc/struct.ts';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
-import { formatBundle } from '../bundle/bundle-format.ts';
+import { formatJwtBundle } from '../bundle/bundle-format.ts';
 import type { SpiffeBundle } from '../bundle/trust-state.ts';
 import { type Clock, sleep, systemClock } from '../clock.ts';
 import type { JwtSvid } from '../identity-provider.ts';
 import { TokenBuckets } from '../issuance/token-buckets.ts';
+import { checkAudience } from '../jwt/audience.ts';
 import { verifyJwtSvid } from '../jwt/jwt-svid-verifier.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 import type { Caller } from './caller.ts';
@@ -69,9 +70,6 @@ export const SVID_WAIT_MS = 5_000;
 /** A change that concerns many streams reaches each within this: one more millisecond for every 10 streams, up to the limit. */
 const LONGEST_JITTER_MS = 500;
 const JITTER_MS_PER_STREAM = 0.1;
-/** A token with more would be good for nobody, and would fill the cache. */
-const MAX_AUDIENCES = 32;
-const MAX_AUDIENCE_BYTES = 2_048;
 const DEFAULT_STREAMS: FairPlacesOptions = { total: 20_000, perAccount: 1_000 };
 const DEFAULT_CALLS: FairPlacesOptions = { total: 512, perAccount: 32 };
 /** New tokens of one workload, each of which costs a signature, and for most nodes a call to an authority that others need too. */
@@ -237,7 +235,7 @@ export class WorkloadApi implements Disposable {
   }
 
   #allJwtBundles(): JwtBundlesResponse {
-    const keySet = (bundle: SpiffeBundle): Uint8Array => Buffer.from(formatBundle({ ...bundle, x509Authorities: [] }));
+    const keySet = (bundle: SpiffeBundle): Uint8Array => Buffer.from(formatJwtBundle(bundle));
     const response = { bundles: new Map(this.#allBundles().map((bundle) => [mapKey(bundle), keySet(bundle)])) };
     if (!isDeepStrictEqual(this.#jwtBundles, response)) this.#jwtBundles = response;
     return this.#jwtBundles as JwtBundlesResponse;
@@ -264,10 +262,7 @@ export class WorkloadApi implements Disposable {
   }
 
   async #fetchJwtSvid({ audience, spiffeId }: JwtSvidRequest, call: Call<Caller>): Promise<JwtSvidResponse> {
-    if (audience.length === 0 || audience.includes('')) throw status('INVALID_ARGUMENT', 'an audience must be given');
-    if (audience.length > MAX_AUDIENCES || audience.some((each) => Buffer.byteLength(each) > MAX_AUDIENCE_BYTES)) {
-      throw status('INVALID_ARGUMENT', `at most ${MAX_AUDIENCES} audiences of ${MAX_AUDIENCE_BYTES} bytes`);
-    }
+    requireAudience(audience);
     const identity = requireIdentity(call.peer);
     if (spiffeId !== '' && spiffeId !== identity) throw status('PERMISSION_DENIED', 'the caller does not have the identity it asks for');
     let svid: JwtSvid;
@@ -313,6 +308,15 @@ function requireIdentity(caller: Caller): string {
   const identity = caller.identity();
   if (identity === null) throw status('PERMISSION_DENIED', 'the caller is part of no enrolled workload');
   return identity;
+}
+
+/** @throws GrpcStatusError InvalidArgument: what the authority would refuse for good must not look worth another try */
+function requireAudience(audience: readonly string[]): void {
+  try {
+    checkAudience(audience);
+  } catch (error) {
+    throw status('INVALID_ARGUMENT', errorText(error), error);
+  }
 }
 
 function notImplemented(call: Call<Caller>): never {

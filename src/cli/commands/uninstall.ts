@@ -1,12 +1,13 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { ADMIN_SOCKET_NAME, DEFAULT_BPF_DIRECTORY, DEFAULT_RUN_DIRECTORY, DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
+import { DEFAULT_BPF_DIRECTORY, DEFAULT_RUN_DIRECTORY, DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
 import { AdminClient } from '../admin-client.ts';
 import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
+import { AUTHORITY_FILES, NODE_FILES, ownFiles, removeEmptyDirectory, removeOwnFiles, RUN_FILES, STATE_FILES } from '../own-files.ts';
 import type { CommandContext } from '../program.ts';
 import { cgroupProcesses, removeCgroup, removeRunFolder, runCgroups } from '../run-cgroup.ts';
 import type { Terminal } from '../terminal.ts';
@@ -35,7 +36,10 @@ export function addUninstallCommand(program: Command, context: CommandContext): 
     .option('--state-dir <dir>', 'what outlives the agent; kept without --purge', DEFAULT_STATE_DIRECTORY)
     .option('--ca-dir <dir>', 'the directory of the certificate authority (default: STATE-DIR/ca)')
     .option('--cgroup-parent <dir>', 'where weft run made its cgroups (default: where cgroup v2 is mounted)')
-    .option('--purge', 'also remove the certificate authority: what it has signed is worth nothing then')
+    .option(
+      '--purge',
+      'also remove all keys and state: the certificate authority, whose SVIDs are worth nothing then, and what the node joined with',
+    )
     .option('--force', 'do it while an agent runs')
     .addHelpText(
       'after',
@@ -45,7 +49,7 @@ Examples:
   weft uninstall --purge
   weft uninstall --bpf-dir /sys/fs/bpf/mesh-b --run-dir /run/weft-b --state-dir /var/lib/weft-b
 
-Exit code: 1 when an agent runs, or something is still in use.`,
+Exit code: 1 when an agent or an authority runs, or something is still in use.`,
     )
     .action(async (flags: UninstallFlags) => {
       const stateDirectory = absolutePath('--state-dir', flags.stateDir);
@@ -80,13 +84,19 @@ export interface UninstallOptions {
 /**
  * Removes what is of Weft and nothing else: directories go only when they are empty, so that a wrong flag cannot do harm.
  * @param unpin removes the pins below a directory, and says how many there were
- * @throws CliError WEFT_CLI_AGENT_RUNS, WEFT_CLI_NOT_ALLOWED, WEFT_CLI_UNINSTALL_INCOMPLETE
+ * @throws CliError WEFT_CLI_AGENT_RUNS, WEFT_CLI_AUTHORITY_RUNS, WEFT_CLI_NOT_ALLOWED, WEFT_CLI_UNINSTALL_INCOMPLETE
  */
 export async function uninstall(options: UninstallOptions, terminal: Terminal, unpin: (directory: string) => number): Promise<void> {
   const admin = new AdminClient(options.runDirectory);
   if (!options.force && (await admin.answers())) {
     throw new CliError('WEFT_CLI_AGENT_RUNS', `an agent answers on ${admin.socketPath}`, {
       nextStep: 'stop it first; with --force its hooks go while it runs, and its workloads leave the mesh without a word',
+    });
+  }
+  const authority = AdminClient.ofAuthority(options.runDirectory);
+  if (!options.force && (await authority.answers())) {
+    throw new CliError('WEFT_CLI_AUTHORITY_RUNS', `a certificate authority answers on ${authority.socketPath}`, {
+      nextStep: 'stop `weft ca serve` first; with --force its socket goes while it runs',
     });
   }
   const removed: string[] = [];
@@ -97,17 +107,21 @@ export async function uninstall(options: UninstallOptions, terminal: Terminal, u
     if (removeBpfDirectory(options.bpfDirectory) && pins === 0) removed.push(options.bpfDirectory);
   });
   attempt('the run directory', () => {
-    removeKnown(options.runDirectory, [ADMIN_SOCKET_NAME], removed);
+    removed.push(...removeOwnFiles(options.runDirectory, RUN_FILES));
   });
   if (options.cgroupParent !== null) removeCgroups(options.cgroupParent, removed, left);
   if (options.purge) {
     attempt('the certificate authority', () => {
-      for (const folder of ['nodes', 'tokens']) removeMatching(join(options.caDirectory, folder), /\.json$/, removed);
-      removeMatching(options.caDirectory, AUTHORITY_FILE, removed);
-      removeKnown(options.stateDirectory, [], removed);
+      removed.push(...removeOwnFiles(options.caDirectory, AUTHORITY_FILES));
     });
-  } else if (filesIn(options.caDirectory).some((name) => AUTHORITY_FILE.test(name))) {
-    terminal.out(`kept     the certificate authority in ${options.caDirectory}; --purge removes it\n`);
+    attempt('the state of the node', () => {
+      removed.push(...removeOwnFiles(options.stateDirectory, STATE_FILES));
+    });
+  } else {
+    const nodeDirectory = join(options.stateDirectory, 'node');
+    const kept = (what: string): unknown => terminal.out(`kept     ${what}; --purge removes it\n`);
+    if (ownFiles(options.caDirectory, AUTHORITY_FILES.files).length > 0) kept(`the certificate authority in ${options.caDirectory}`);
+    if (ownFiles(nodeDirectory, NODE_FILES.files).length > 0) kept(`the node's own SVID and key in ${nodeDirectory}`);
   }
   for (const what of removed) terminal.out(`removed  ${what}\n`);
   for (const what of left) terminal.out(`left     ${what}\n`);
@@ -134,41 +148,6 @@ function attempt(what: string, action: () => void): void {
   }
 }
 
-/** Of the present version, of one that was interrupted, and of earlier ones. */
-const AUTHORITY_FILE = /^(?:authority-\d{6,12}\.json(?:\..*\.tmp)?|ca\.pem)$/;
-
-function filesIn(directory: string): string[] {
-  return existsSync(directory) ? readdirSync(directory) : [];
-}
-
-function removeMatching(directory: string, ours: RegExp, removed: string[]): void {
-  const files = filesIn(directory).filter((name) => ours.test(name));
-  removeKnown(directory, files, removed);
-}
-
-/** Removes files of ours, and then their directory if that leaves it empty. */
-function removeKnown(directory: string, files: readonly string[], removed: string[]): void {
-  if (!existsSync(directory)) return;
-  for (const file of files) {
-    const path = join(directory, file);
-    if (!existsSync(path)) continue;
-    rmSync(path);
-    removed.push(path);
-  }
-  if (removeEmpty(directory)) removed.push(directory);
-}
-
-function removeEmpty(directory: string): boolean {
-  try {
-    rmdirSync(directory);
-    return true;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'EBUSY' || code === 'ENOENT') return false;
-    throw error;
-  }
-}
-
 /** The agent makes this directory, and mounts a BPF file system on it where it lies on none. */
 function removeBpfDirectory(directory: string): boolean {
   if (!existsSync(directory)) return false;
@@ -177,7 +156,7 @@ function removeBpfDirectory(directory: string): boolean {
     .some((line) => line.split(' ')[4] === directory && line.includes(' - bpf '));
   // Where everybody's BPF file system is mounted is not ours to unmount.
   if (mounted && directory !== '/sys/fs/bpf') execFileSync('umount', [directory], { stdio: ['ignore', 'ignore', 'pipe'] });
-  return removeEmpty(directory);
+  return removeEmptyDirectory(directory);
 }
 
 function removeCgroups(parent: string, removed: string[], left: string[]): void {

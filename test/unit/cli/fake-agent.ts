@@ -20,15 +20,18 @@ export class FakeAgent implements AsyncDisposable {
   /** Bodies of the requests that had one. */
   readonly bodies: unknown[] = [];
   readonly answers: Answers;
+  readonly #socketName: string;
   #server = createServer();
 
-  private constructor(answers: Answers) {
+  private constructor(answers: Answers, socketName: string) {
     this.answers = answers;
+    this.#socketName = socketName;
     this.runDirectory = mkdtempSync(join(tmpdir(), 'weft-cli-'));
   }
 
-  static async start(answers: Answers): Promise<FakeAgent> {
-    const agent = new FakeAgent(answers);
+  /** @param socketName of another endpoint than the agent's: an authority's */
+  static async start(answers: Answers, socketName: string = ADMIN_SOCKET_NAME): Promise<FakeAgent> {
+    const agent = new FakeAgent(answers, socketName);
     await agent.listen();
     return agent;
   }
@@ -36,7 +39,7 @@ export class FakeAgent implements AsyncDisposable {
   /** Listens, again after stop(): what a restarted agent does. */
   async listen(): Promise<void> {
     this.#server = createServer((request, response) => void this.#answer(request, response));
-    await new Promise<void>((resolve) => this.#server.listen(join(this.runDirectory, ADMIN_SOCKET_NAME), resolve));
+    await new Promise<void>((resolve) => this.#server.listen(join(this.runDirectory, this.#socketName), resolve));
   }
 
   async stop(): Promise<void> {

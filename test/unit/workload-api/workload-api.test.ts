@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 import type { SpiffeBundle } from '../../../certs/bundle/trust-state.ts';
+import { MAX_AUDIENCE_LENGTH, MAX_AUDIENCES } from '../../../certs/jwt/audience.ts';
 import {
+  FETCH_JWT_BUNDLES,
   FETCH_JWT_SVID,
   FETCH_WIT_SVID,
   FETCH_X509_BUNDLES,
@@ -160,13 +162,41 @@ test('before there is an SVID or a bundle, and while the agent stops, the API is
   assert.equal(await world.call(session, FETCH_X509_BUNDLES, {}).status, UNAVAILABLE);
 });
 
+test('JWT bundles are plain JWK Sets, and a change of anything else sends no message', async () => {
+  await using world = fixture();
+  const jwk = generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ format: 'jwk' });
+  const own: SpiffeBundle = {
+    trustDomain: 'a.test',
+    x509Authorities: [Buffer.from('root')],
+    jwtAuthorities: [{ keyId: 'one', jwk }],
+    sequence: 1n,
+    refreshHintSeconds: 300,
+  };
+  world.source.own = own;
+  const session = await world.connect(new FakeCaller(CART));
+  const call = world.call(session, FETCH_JWT_BUNDLES, {});
+  const roots = world.call(session, FETCH_X509_BUNDLES, {});
+  const keySet = (message: { bundles: ReadonlyMap<string, Uint8Array> } | undefined): unknown =>
+    JSON.parse(Buffer.from(message?.bundles.get('spiffe://a.test') ?? []).toString());
+  assert.deepEqual(keySet(await call.first()), { keys: [{ ...jwk, kid: 'one' }] });
+  await roots.first();
+  world.source.own = { ...own, x509Authorities: [Buffer.from('next root')], sequence: 2n };
+  world.source.changed();
+  await roots.count(2);
+  world.source.own = { ...own, jwtAuthorities: [{ keyId: 'two', jwk }], sequence: 3n };
+  world.source.changed();
+  const messages = await call.count(2);
+  assert.deepEqual(keySet(messages[1]), { keys: [{ ...jwk, kid: 'two' }] });
+});
+
 test('a JWT-SVID needs an audience, and an identity that is the caller’s', async () => {
   await using world = fixture();
   const session = await world.connect(new FakeCaller(CART));
   const ask = (audience: string[], spiffeId = ''): Promise<number> => world.call(session, FETCH_JWT_SVID, { audience, spiffeId }).status;
   assert.equal(await ask([]), INVALID_ARGUMENT);
   assert.equal(await ask(['']), INVALID_ARGUMENT);
-  assert.equal(await ask(Array.from({ length: 33 }, (_, i) => `a${i}`)), INVALID_ARGUMENT);
+  assert.equal(await ask(Array.from({ length: MAX_AUDIENCES + 1 }, (_, i) => `a${i}`)), INVALID_ARGUMENT);
+  assert.equal(await ask(['a'.repeat(MAX_AUDIENCE_LENGTH + 1)]), INVALID_ARGUMENT);
   assert.equal(await ask(['a'], 'spiffe://a.test/ns/shop/sa/admin'), PERMISSION_DENIED);
   assert.equal(await ask(['a']), UNAVAILABLE, 'no key to sign with');
 });
