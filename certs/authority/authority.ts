@@ -10,7 +10,9 @@ import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { JwtSvid } from '../identity-provider.ts';
+import { createKeyStore } from '../keystore/pkcs12.ts';
 import { readPrivateFile } from '../private-file.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
 import { type KeyProtection, privateKeyPem, readSigners, readState, storeKeys, writeState } from './authority-file.ts';
 import {
   type AuthorityMaterial,
@@ -498,6 +500,16 @@ export class Authority implements AsyncDisposable {
   async exportKey(id: string, passphrase: string): Promise<string> {
     if (passphrase === '') throw new CertsError('WEFT_CERTS_PASSPHRASE', 'the passphrase is empty', { nextStep: 'give one' });
     return privateKeyPem(readPrivateKey(findSlot(this.#state, id).stored.key, this.#protection.passphrase ?? undefined), passphrase);
+  }
+
+  /**
+   * A slot's signing key and chain for a backup: PKCS#12, under the name `weft`.
+   * @throws CertsError WEFT_CERTS_SLOT, WEFT_CERTS_KEY_STORE for an empty password
+   */
+  exportKeyStore(id: string, password: string): Promise<Uint8Array> {
+    const { stored } = findSlot(this.#state, id);
+    const privateKey = readPrivateKey(stored.key, this.#protection.passphrase ?? undefined).export({ type: 'pkcs8', format: 'der' });
+    return createKeyStore({ privateKey, certificates: certificatesFromPem(stored.certificates), password, friendlyName: 'weft' });
   }
 
   /** Stops timers and watching. The record of this process's own node ends: who starts again reads the state anew. */
