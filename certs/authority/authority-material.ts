@@ -1,4 +1,4 @@
-import { createHash, createPrivateKey, generateKeyPair, type KeyObject, randomBytes, X509Certificate } from 'node:crypto';
+import { createHash, createPrivateKey, generateKeyPair, KeyObject, randomBytes, X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain, parseSpiffeId } from '../../src/model/identity.ts';
@@ -15,6 +15,9 @@ export interface AuthorityMaterial {
   readonly certificates: readonly Uint8Array[];
   readonly privateKey: KeyObject;
 }
+
+/** What a signer needs of material: the key may also be one that is kept elsewhere, in a key management service. */
+export type SignerMaterial = Omit<AuthorityMaterial, 'privateKey'> & { readonly privateKey: KeyObject | SigningKey };
 
 /** What is known of material once it has been checked. */
 export interface CheckedMaterial {
@@ -120,20 +123,14 @@ export async function createMaterial(trustDomain: string, ttlSeconds: number, no
  * @param trustDomain null: that of the certificate's SPIFFE ID, which must then have one
  * @throws CertsError WEFT_CERTS_CA_INVALID or WEFT_CERTS_CA_TRUST_DOMAIN, saying what is wrong
  */
-export function checkMaterial(material: AuthorityMaterial, trustDomain: string | null): CheckedMaterial {
+export function checkMaterial(material: SignerMaterial, trustDomain: string | null): CheckedMaterial {
   const chain = readChain(material.certificates);
   const [signer] = chain;
   const root = chain.at(-1);
   if (signer === undefined || root === undefined) throw invalid('there is no certificate in the PEM text');
   if (chain.length > MAX_CHAIN_CERTIFICATES) throw invalid(`there are more than ${MAX_CHAIN_CERTIFICATES} certificates`);
-  if (!signer.certificate.checkPrivateKey(material.privateKey)) throw invalid('the key does not belong to the first certificate');
-  const signingKey = signingKeyInProcess(material.privateKey);
-  if (signingKey === null) {
-    const { asymmetricKeyType: type, asymmetricKeyDetails: details } = material.privateKey;
-    throw invalid(
-      `the key is of type ${type} (${details?.namedCurve ?? details?.modulusLength ?? 'no size'}): use P-256, P-384, P-521, or RSA with 2048 bits or more`,
-    );
-  }
+  const signingKey = signingKeyOf(material.privateKey);
+  if (!signer.certificate.publicKey.equals(signingKey.publicKey)) throw invalid('the key does not belong to the first certificate');
   checkChain(chain);
   return {
     trustDomain: authorityTrustDomain(signer.fields, trustDomain),
@@ -144,6 +141,16 @@ export function checkMaterial(material: AuthorityMaterial, trustDomain: string |
     notBefore: Math.max(...chain.map((one) => one.fields.notBefore)),
     notAfter: Math.min(...chain.map((one) => one.fields.notAfter)),
   };
+}
+
+function signingKeyOf(key: KeyObject | SigningKey): SigningKey {
+  if (!(key instanceof KeyObject)) return key;
+  const signingKey = signingKeyInProcess(key);
+  if (signingKey !== null) return signingKey;
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
+  throw invalid(
+    `the key is of type ${type} (${details?.namedCurve ?? details?.modulusLength ?? 'no size'}): use P-256, P-384, P-521, or RSA with 2048 bits or more`,
+  );
 }
 
 /** @throws CertsError WEFT_CERTS_CA_EXPIRED, WEFT_CERTS_CA_INVALID */

@@ -4,7 +4,6 @@ import { EMPTY_NAME, leafExtensions, writeCertificate } from '../x509/certificat
 import { toPem } from '../x509/pem.ts';
 import { provenKey } from '../x509/proven-key.ts';
 import {
-  type AuthorityMaterial,
   authorityExpired,
   BACKDATE_SECONDS,
   type CheckedMaterial,
@@ -12,6 +11,7 @@ import {
   checkValidNow,
   materialFromPem,
   type PemMaterial,
+  type SignerMaterial,
   randomSerialNumber,
 } from './authority-material.ts';
 
@@ -56,7 +56,7 @@ export class CertificateAuthority {
    * @param trustDomain null: that of the certificate's own SPIFFE ID
    * @throws CertsError WEFT_CERTS_CA_INVALID or WEFT_CERTS_CA_TRUST_DOMAIN
    */
-  constructor(material: AuthorityMaterial, trustDomain: string | null, now: () => number) {
+  constructor(material: SignerMaterial, trustDomain: string | null, now: () => number) {
     this.#material = checkMaterial(material, trustDomain);
     this.#intermediates = this.#material.intermediates.map((der) => toPem('CERTIFICATE', der)).join('');
     this.#now = now;

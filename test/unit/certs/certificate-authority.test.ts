@@ -7,6 +7,7 @@ import { CertificateAuthority, type IssueRequest } from '../../../certs/authorit
 import { KEY_USAGE, readCertificateFields } from '../../../certs/x509/certificate-fields.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { certificatesFromPem } from '../../../certs/x509/pem.ts';
+import { type SigningKey, signingKeyInProcess } from '../../../certs/x509/signing-key.ts';
 import { keyObject } from '../../../certs/svid/private-key.ts';
 import { createSigningRequest, type SigningRequest } from '../../../certs/x509/signing-request.ts';
 import { bundlesOf, type ForgeOptions, forge, forgeRequest, forgeRoot, IDENTITY, KeyUsageFlags, TRUST_DOMAIN } from './forge.ts';
@@ -41,6 +42,47 @@ const rsaRoot = (modulusLength: number): ForgeOptions => ({
 
 const issue = (options: Partial<IssueRequest>, csr = request.csr): Promise<unknown> =>
   authority.issue(csr, { identity: IDENTITY, ttlSeconds: 60, ...options });
+
+describe('a signing key that is kept elsewhere', () => {
+  /** Stands for a key management service: it signs, and shows its public key. */
+  async function service(): Promise<{ certificates: readonly Uint8Array[]; key: SigningKey; asked: () => number }> {
+    const { certificates, privateKey } = await createMaterial(TRUST_DOMAIN, TEN_YEARS, Date.now());
+    const kept = signingKeyInProcess(privateKey) as SigningKey;
+    let asked = 0;
+    const key: SigningKey = {
+      publicKey: kept.publicKey,
+      algorithm: kept.algorithm,
+      sign(content) {
+        asked++;
+        return kept.sign(content);
+      },
+    };
+    return { certificates, key, asked: () => asked };
+  }
+
+  test('signs SVIDs that verify, and is asked once for each', async () => {
+    const { certificates, key, asked } = await service();
+    const ca = new CertificateAuthority({ certificates, privateKey: key }, TRUST_DOMAIN, Date.now);
+    const { certificateChain } = await ca.issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 });
+    assert.equal(new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: ca.roots })).verify(certificatesFromPem(certificateChain)).text, IDENTITY);
+    assert.equal(asked(), 1);
+  });
+
+  test('must be that of the certificate', async () => {
+    const [{ certificates }, { key }] = await Promise.all([service(), service()]);
+    assert.throws(
+      () => new CertificateAuthority({ certificates, privateKey: key }, TRUST_DOMAIN, Date.now),
+      error('WEFT_CERTS_CA_INVALID', /does not belong/),
+    );
+  });
+
+  test('that fails to sign fails the request, with its reason', async () => {
+    const { certificates, key } = await service();
+    const broken: SigningKey = { ...key, sign: () => Promise.reject(new Error('the service is away')) };
+    const ca = new CertificateAuthority({ certificates, privateKey: broken }, TRUST_DOMAIN, Date.now);
+    await assert.rejects(ca.issue(request.csr, { identity: IDENTITY, ttlSeconds: 60 }), /the service is away/);
+  });
+});
 
 describe('a given authority', () => {
   test('issues with its chain, and its SVIDs verify against the root alone', async () => {
