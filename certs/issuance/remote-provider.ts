@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import type { TLSSocket } from 'node:tls';
 import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
@@ -44,6 +44,8 @@ export interface RemoteProviderOptions {
   /** 0 to 1, for jitter. Default: Math.random. */
   readonly random?: () => number;
 }
+
+const READABLE_BY_OTHERS = 0o044;
 
 /**
  * Where the node stands. Allowed moves:
@@ -235,7 +237,10 @@ export class RemoteProvider implements IdentityProvider {
   /** Exchanges the token for the node's own SVID. */
   async #join(): Promise<void> {
     const { server, trustDomain, tokenFile, nodeName, log } = this.#options;
-    const token = await readToken(tokenFile);
+    const { token, readableByOthers } = await readToken(tokenFile);
+    // Too late to refuse it, as whoever read it may have used it; and not at every attempt.
+    if (readableByOthers && this.#failures === 0)
+      log.warn({ file: tokenFile }, 'group or others can read the join token: write it with `weft ca token --out`, mode 0600');
     const now = (): number => this.#clock.now();
     let trust: TrustState | null = null;
     const bundle = new OwnBundle(() => trust);
@@ -413,22 +418,25 @@ export class RemoteProvider implements IdentityProvider {
   }
 }
 
-async function readToken(path: string | null): Promise<ParsedToken> {
+async function readToken(path: string | null): Promise<{ readonly token: ParsedToken; readonly readableByOthers: boolean }> {
   if (path === null) {
     throw new CertsError('WEFT_CERTS_JOIN', 'this node has no SVID of its own, and no token to join with', {
       nextStep: 'on the host of the authority run `weft ca token --node NAME`, and give its output to this agent with --ca-token-file',
     });
   }
   let text: string;
+  let mode: number;
   try {
-    text = await readFile(path, 'utf8');
+    await using file = await open(path);
+    ({ mode } = await file.stat());
+    text = await file.readFile('utf8');
   } catch (cause) {
     throw new CertsError('WEFT_CERTS_JOIN', `cannot read the join token: ${errorText(cause)}`, {
       cause,
       nextStep: 'correct --ca-token-file',
     });
   }
-  return parseJoinToken(text);
+  return { token: parseJoinToken(text), readableByOthers: (mode & READABLE_BY_OTHERS) !== 0 };
 }
 
 /** What the authority refuses it refuses for good; of anything else there is hope. */

@@ -1,18 +1,8 @@
-import { randomBytes, X509Certificate } from 'node:crypto';
-import {
-  closeSync,
-  fchmodSync,
-  fsyncSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
+import { X509Certificate } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CliError } from './cli-error.ts';
+import { writeWholeFile } from './whole-file.ts';
 
 /** A file to write. Names are plain: no path. */
 export interface SvidFile {
@@ -40,7 +30,7 @@ export function writeSvidFiles(directory: string, files: readonly SvidFile[], id
         nextStep: 'name another directory, or overwrite them with --force',
       });
     }
-    for (const file of files) replaceFile(join(directory, file.name), file);
+    for (const { name, content, secret } of files) writeWholeFile(join(directory, name), content, { secret, replace: true });
   } catch (cause) {
     if (cause instanceof CliError) throw cause;
     throw new CliError('WEFT_CLI_FILE', `cannot write to ${directory}: ${(cause as Error).message}`, {
@@ -56,23 +46,5 @@ function holdsSvidOf(directory: string, identity: string): boolean {
     return certificate.subjectAltName?.split(', ').includes(`URI:${identity}`) ?? false;
   } catch {
     return false;
-  }
-}
-
-/** By rename(2): readers see the old file or the new one. The new one is private from its first byte on. */
-function replaceFile(path: string, { content, secret }: SvidFile): void {
-  const temporary = `${path}.${process.pid}.${randomBytes(6).toString('hex')}.tmp`;
-  const fd = openSync(temporary, 'wx', 0o600);
-  try {
-    const bytes = Buffer.from(content);
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
-    if (!secret) fchmodSync(fd, 0o644);
-    fsyncSync(fd);
-    renameSync(temporary, path);
-  } catch (error) {
-    unlinkSync(temporary);
-    throw error;
-  } finally {
-    closeSync(fd);
   }
 }

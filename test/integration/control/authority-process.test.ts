@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { request, type RequestOptions } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -134,6 +134,33 @@ describe('weft ca, with an authority that runs', () => {
     assert.match((await world.weft('token', '--revoke', id as string)).err, /WEFT_CERTS_TOKEN/);
   });
 
+  test('token --out writes the token to a file of this user alone, and replaces one only with --force', async () => {
+    await using world = await new CaWorld().serve();
+    const file = join(world.directory, 'node-b.token');
+    const write = (path: string, ...more: string[]): ReturnType<CaWorld['weft']> =>
+      world.weft('token', '--node', 'node-b', '--out', path, ...more);
+    const { code, out, err } = await write(file);
+    assert.deepEqual([code, out], [0, '']);
+    assert.match(err, new RegExp(`--ca-token-file ${file}$`, 'm'));
+    assert.equal(statSync(file).mode & 0o777, 0o600);
+    const first = readFileSync(file, 'utf8');
+    assert.match(first, /^weft-join-1\.[\w-]{43}\.[\w-]{43}\n$/);
+    const refused = await write(file);
+    assert.equal(refused.code, 1);
+    assert.match(refused.err, /WEFT_CLI_FILE_EXISTS/);
+    assert.equal(readFileSync(file, 'utf8'), first);
+    // No token was made for nobody.
+    assert.equal((await world.weft('token', '--list')).out.match(/node-b/g)?.length, 1);
+    chmodSync(file, 0o644);
+    assert.equal((await write(file, '--force')).code, 0);
+    assert.notEqual(readFileSync(file, 'utf8'), first);
+    assert.equal(statSync(file).mode & 0o777, 0o600);
+    const link = join(world.directory, 'link');
+    symlinkSync(file, link);
+    assert.match((await write(link, '--force')).err, /WEFT_CLI_FILE_EXISTS/);
+    assert.match((await write(join(world.directory, 'none/token'))).err, /WEFT_CLI_FILE: cannot write/);
+  });
+
   test('rotate replaces the active authority; with nobody to wait for, soon', async () => {
     await using world = await new CaWorld().serve();
     const [first] = (await world.status()).slots;
@@ -207,6 +234,7 @@ describe('weft ca, with an authority that runs', () => {
     await using world = new CaWorld();
     for (const [args, message] of [
       [['token'], /--node is missing/],
+      [['token', '--node', 'a', '--force'], /--force is for --out/],
       [['token', '--node', 'A b'], /--node cannot be/],
       [['token', '--node', 'a', '--ttl', '0'], /--ttl cannot be/],
       [['import'], /nothing to import/],

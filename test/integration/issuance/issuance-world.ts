@@ -88,7 +88,7 @@ export class IssuanceWorld implements AsyncDisposable {
 
   writeToken(token: string): string {
     const path = join(this.directory, `token-${Math.random()}`);
-    writeFileSync(path, `${token}\n`);
+    writeFileSync(path, `${token}\n`, { mode: 0o600 });
     return path;
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -53,6 +53,17 @@ describe('a node that gets its identities from another host', () => {
     await assert.rejects(world.node('node-b'), { code: 'WEFT_CERTS_JOIN' });
     await assert.rejects(world.node('node-b', { tokenFile: world.writeToken('weft-join-1.x.y') }), { code: 'WEFT_CERTS_TOKEN' });
     await assert.rejects(world.node('node-b', { tokenFile: '/nonexistent' }), { code: 'WEFT_CERTS_JOIN' });
+  });
+
+  test('warns of a token that others can read, and joins with it', async () => {
+    await using world = await IssuanceWorld.start();
+    const warned = (): number => world.logged.filter((line) => line.startsWith('group or others can read the join token')).length;
+    await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
+    assert.equal(warned(), 0);
+    const tokenFile = await world.tokenFile('node-c');
+    chmodSync(tokenFile, 0o640);
+    await world.node('node-c', { tokenFile });
+    assert.equal(warned(), 1);
   });
 
   test('gives its token to nobody but the authority that the token names', async () => {
