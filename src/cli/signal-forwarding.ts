@@ -11,7 +11,8 @@ const FORWARDED: readonly NodeJS.Signals[] = [...STOPPING, 'SIGTSTP', 'SIGWINCH'
  * stop are kept in `stop`.
  *
  * In the foreground of a terminal the signals of its keys are not passed on, as they reach the child directly: a SIGINT that somebody
- * else sends is lost there, SIGTERM is not. After SIGTSTP this process stops too, so that a shell sees its job stopped.
+ * else sends is lost there, SIGTERM is not. After SIGTSTP this process stops too, so that a shell sees its job stopped; where there is no
+ * shell (an orphaned process group, setpgid(2)) the kernel stops neither.
  */
 export class SignalForwarding implements Disposable {
   #child: ChildProcess | null = null;
@@ -37,8 +38,14 @@ export class SignalForwarding implements Disposable {
     } else if (!FROM_TERMINAL.has(signal) || !inForeground()) {
       this.#child.kill(signal);
     }
-    if (signal === 'SIGTSTP') process.kill(process.pid, 'SIGSTOP');
+    if (signal === 'SIGTSTP') this.#stopAsTheKernelHasIt();
   };
+
+  #stopAsTheKernelHasIt(): void {
+    process.off('SIGTSTP', this.#listener);
+    process.kill(process.pid, 'SIGTSTP');
+    process.on('SIGTSTP', this.#listener);
+  }
 
   [Symbol.dispose](): void {
     for (const signal of FORWARDED) process.off(signal, this.#listener);

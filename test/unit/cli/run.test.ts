@@ -150,20 +150,32 @@ describe('weft run', { concurrency: 2 }, () => {
 
   test('SIGTSTP stops the command and weft, SIGCONT lets both go on', async () => {
     await using agent = await FakeAgent.start(enrollingAnswers());
-    await using child = await Child.start(
-      harness(agent, ['sh', '-c', 'echo up $$; i=0; while [ $((i+=1)) -lt 500 ]; do sleep 0.02; done']),
-    );
-    const [, pid = ''] = await child.waitForLine(/^up (\d+)$/);
-    const states = (): string => [child.pid, pid].map((each) => /\) (\S)/.exec(readFileSync(`/proc/${each}/stat`, 'utf8'))?.[1]).join('');
+    // A job of a shell, in a process group of its own: the kernel stops no process of a group that no shell looks after (setpgid(2), orphaned).
+    await using shell = await Child.start([
+      ...['bash', '-c', 'set -m; "$@" & echo "weft $!"; wait -f $!', 'bash'],
+      ...harness(agent, ['sh', '-c', 'echo up $$; i=0; while [ $((i+=1)) -lt 500 ]; do sleep 0.02; done']),
+    ]);
+    const weft = Number((await shell.waitForLine(/^weft (\d+)$/))[1]);
+    const command = Number((await shell.waitForLine(/^up (\d+)$/))[1]);
+    const states = (): string => [weft, command].map((each) => /\) (\S)/.exec(readFileSync(`/proc/${each}/stat`, 'utf8'))?.[1]).join('');
     const until = async (pattern: RegExp): Promise<void> => {
       for (let turn = 0; turn < 200 && !pattern.test(states()); turn++) await sleep(10);
       assert.match(states(), pattern);
     };
-    child.kill('SIGTSTP');
+    process.kill(weft, 'SIGTSTP');
     await until(/^TT$/);
-    child.kill('SIGCONT');
+    process.kill(weft, 'SIGCONT');
     await until(/^[RSD]{2}$/);
-    child.kill('SIGTERM');
+    process.kill(weft, 'SIGTERM');
+    assert.equal((await shell.exited).code, 143);
+  });
+
+  test('SIGTSTP stops neither where no shell could let them go on', async () => {
+    await using agent = await FakeAgent.start(enrollingAnswers());
+    await using child = await Child.start(['setsid', '--wait', ...harness(agent, ['sh', '-c', 'echo up $PPID; exec sleep 20'])]);
+    const weft = Number((await child.waitForLine(/^up (\d+)$/))[1]);
+    process.kill(weft, 'SIGTSTP');
+    process.kill(weft, 'SIGTERM');
     assert.equal((await child.exited).code, 143);
   });
 
