@@ -74,6 +74,8 @@ function parse(bytes: Buffer, start: number, end: number, head: ResponseHead, li
   if (fields.chunked && (minor === 0x30 || fields.contentLength !== -1)) return REFUSED;
   // RFC 9112 section 6.1: no Transfer-Encoding in 1xx and 204. Parsers differ on what follows if there is one.
   if (fields.chunked && (status < 200 || status === 204)) return REFUSED;
+  // HTTP/1.0 has no 1xx (RFC 9110 section 15.2), and its connection ends with a response: parsers differ on whether another follows.
+  if (status < 200 && minor === 0x30) return REFUSED;
   if (status < 200 && status !== 101) {
     // Section 15.2 of RFC 9110 has no content in 1xx: with a length, parsers differ on what follows.
     if (fields.contentLength !== -1) return REFUSED;

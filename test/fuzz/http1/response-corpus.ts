@@ -6,6 +6,7 @@ export const RESPONSE_CORPUS: readonly string[] = [
   'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n',
   'HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nhi',
   'HTTP/1.1 204 No Content\r\n\r\n',
+  'HTTP/1.0 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi',
   'HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: "x"\r\n\r\n',
   `HTTP/1.1 200 OK\r\n${TE}: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n`,
   `HTTP/1.1 200 OK\r\n${TE}: chunked\r\nTrailer: X-Sum\r\n\r\n5;a=b\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n`,

@@ -173,6 +173,18 @@ describe('bodies and back-pressure', () => {
     assert.deepEqual([exchanges.length, exchanges[0]?.status], [1, 200]);
   });
 
+  test('an interim answer of HTTP/1.0, which has none, is a broken server: clients differ on what follows it', async () => {
+    for (const status of ['100 Continue', '101 Switching Protocols', '103 Early Hints']) {
+      const { client, server, exchanges } = startSession();
+      client.send(get('/'));
+      await settle();
+      server.send(`HTTP/1.0 ${status}\r\n\r\n${ok('fine')}`);
+      await settle();
+      assert.deepEqual([exchanges.length, exchanges[0]?.status], [1, 502], status);
+      assert.match(client.text(), /^HTTP\/1\.1 502 /, status);
+    }
+  });
+
   test('a final answer to Expect without the body ends the connection: the next bytes could be either', async () => {
     const { client, server, exchanges } = startSession();
     client.send('POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 50\r\nExpect: 100-continue\r\n\r\n');
