@@ -152,7 +152,10 @@ describe('weft run', { concurrency: 2 }, () => {
     await using agent = await FakeAgent.start(enrollingAnswers());
     // A job of a shell, in a process group of its own: the kernel stops no process of a group that no shell looks after (setpgid(2), orphaned).
     await using shell = await Child.start([
-      ...['bash', '-c', 'set -m; "$@" & echo "weft $!"; wait -f $!', 'bash'],
+      'bash',
+      '-c',
+      'set -m; "$@" & echo "weft $!"; wait -f $!',
+      'bash',
       ...harness(agent, ['sh', '-c', 'echo up $$; i=0; while [ $((i+=1)) -lt 500 ]; do sleep 0.02; done']),
     ]);
     const weft = Number((await shell.waitForLine(/^weft (\d+)$/))[1]);
