@@ -8,7 +8,7 @@ import { withPemKey } from '../svid/private-key.ts';
 import { TLS_SUITES } from '../svid/tls-contexts.ts';
 import type { JwtSvidResponse, X509SvidResponse } from '../workload-api/messages.ts';
 import { BROKER_FETCH_JWT_SVID, BROKER_SECURITY_HEADER, pidReference, SUBSCRIBE_TO_X509_SVID } from './broker-messages.ts';
-import { pemOf } from './certificate-sequence.ts';
+import { certificatesToPem } from '../x509/pem.ts';
 import type { ReceivedSvid } from './read-svids.ts';
 import { noSvid } from './spire-error.ts';
 import { connectUnix, KEEPALIVE_INTERVAL_MS, UNARY_TIMEOUT_MS } from './workload-api-connection.ts';
@@ -82,7 +82,7 @@ export class BrokerConnection implements AsyncDisposable {
 
   #checkServer(tls: TLSSocket, { bundle }: TrustState): void {
     const { trustDomain, servers, socketPath } = this.#options;
-    const roots = pemOf(bundle.x509Authorities);
+    const roots = certificatesToPem(bundle.x509Authorities);
     const verifier = new SvidVerifier(
       { bundle: (name) => (name === trustDomain ? { trustDomain, roots, revokedKeys: [], sequence: 0 } : null) },
       { cacheSize: 0 },
@@ -102,7 +102,7 @@ function contextOf(svid: ReceivedSvid, { bundle }: TrustState): SecureContext {
     createSecureContext({
       key,
       cert: svid.certificateChain,
-      ca: pemOf(bundle.x509Authorities),
+      ca: certificatesToPem(bundle.x509Authorities),
       minVersion: 'TLSv1.3',
       ciphers: TLS_SUITES,
     }),

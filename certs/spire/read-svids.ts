@@ -5,7 +5,8 @@ import { CertsError } from '../errors.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import type { X509Svid, X509SvidResponse } from '../workload-api/messages.ts';
 import { readCertificateFields } from '../x509/certificate-fields.ts';
-import { pemOf, splitCertificates } from './certificate-sequence.ts';
+import { splitCertificates } from '../x509/certificate-sequence.ts';
+import { certificatesToPem } from '../x509/pem.ts';
 import { badMessage } from './spire-error.ts';
 
 /** An X.509-SVID as SPIRE sent it, checked. */
@@ -62,7 +63,7 @@ function readSvid(svid: X509Svid, trustDomain: string, now: number): ReceivedSvi
       throw badMessage(`the key of ${id.text} is not the one that its SVID certifies`);
     return {
       identity: id.text,
-      certificateChain: pemOf(chain),
+      certificateChain: certificatesToPem(chain),
       privateKey: svid.x509SvidKey.slice(),
       notAfter: Math.min(...chain.map((der) => readCertificateFields(der).notAfter)),
     };
@@ -73,7 +74,7 @@ function readSvid(svid: X509Svid, trustDomain: string, now: number): ReceivedSvi
 
 /** What peers would refuse is refused here, with the reason. */
 function verifierOf(bundle: Uint8Array, trustDomain: string, now: number): SvidVerifier {
-  const roots = pemOf(splitCertificates(bundle));
+  const roots = certificatesToPem(splitCertificates(bundle));
   return new SvidVerifier({ bundle: () => ({ trustDomain, roots, revokedKeys: [], sequence: 0 }) }, { now: () => now, cacheSize: 0 });
 }
 

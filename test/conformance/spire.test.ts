@@ -11,7 +11,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CertsError } from '../../certs/errors.ts';
 import { parseCompactToken } from '../../src/jose/compact-token.ts';
-import { pemOf } from '../../certs/spire/certificate-sequence.ts';
+import { certificatesToPem } from '../../certs/x509/pem.ts';
 import { SpireProvider } from '../../certs/spire/spire-provider.ts';
 import { SvidVerifier } from '../../certs/svid/peer-verifier.ts';
 import { withPemKey } from '../../certs/svid/private-key.ts';
@@ -105,7 +105,7 @@ test('Broker API: each workload by its process, and mTLS between the two', async
     ]),
   );
   const [client, server] = await Promise.all([provider.x509Svid(CART, 60), provider.x509Svid(WEB, 60)]);
-  const roots = pemOf(provider.trust()?.bundle.x509Authorities ?? []);
+  const roots = certificatesToPem(provider.trust()?.bundle.x509Authorities ?? []);
   const verifier = new SvidVerifier({ bundle: (trustDomain) => ({ trustDomain, roots, revokedKeys: [], sequence: 1 }) });
   const common = { ca: roots, minVersion: 'TLSv1.3' as const };
   const listener = withPemKey(server.privateKey, (key) =>
