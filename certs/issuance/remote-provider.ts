@@ -8,8 +8,9 @@ import { errorText, WeftError } from '../../src/model/errors.ts';
 import type { Log } from '../../src/model/log.ts';
 import { matchesPin, type ParsedToken, parseJoinToken } from '../authority/join-tokens.ts';
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
+import { backoffMs } from '../backoff.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { type Clock, sleep, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
@@ -63,9 +64,7 @@ const MOVES: Readonly<Record<State, readonly State[]>> = {
 
 const CALL_TIMEOUT_MS = 15_000;
 const CONNECT_PATIENCE_MS = 2_000;
-const BACKOFF_START_MS = 500;
-const BACKOFF_CAP_MS = 30_000;
-const BACKOFF_JITTER = 0.2;
+const BACKOFF = { startMs: 500, capMs: 30_000, jitter: 0.2 };
 const RENEWAL_JITTER = 0.1;
 /** The server says something every 20 s: after this without a word the connection is dead. */
 const SILENCE_MS = 65_000;
@@ -214,7 +213,7 @@ export class RemoteProvider implements IdentityProvider {
   /** Joins when it must, and watches, until it is closed. */
   async #run(): Promise<void> {
     while (!this.#closed) {
-      if (this.#failures > 0) await this.#sleep(this.#backoff());
+      if (this.#failures > 0) await sleep(this.#clock, backoffMs(this.#failures, BACKOFF, this.#random), this.#closing.signal);
       if (this.#closed) return;
       try {
         if (this.#state === 'away' && this.#clock.now() >= (this.#svid as SvidMaterial).notAfter) this.#move('joining');
@@ -361,18 +360,18 @@ export class RemoteProvider implements IdentityProvider {
         renewed();
       } catch (error) {
         this.#options.log.warn({ reason: errorText(error) }, "the node's own SVID could not be renewed; trying again");
-        due = this.#clock.now() + BACKOFF_CAP_MS;
-        sleep();
+        due = this.#clock.now() + BACKOFF.capMs;
+        waitUntilDue();
       }
     };
-    const sleep = (): void => {
+    const waitUntilDue = (): void => {
       if (stopped) return;
       cancel = this.#clock.after(Math.min(Math.max(0, due - this.#clock.now()), LONGEST_SLEEP_MS), () => {
-        if (this.#clock.now() < due) sleep();
+        if (this.#clock.now() < due) waitUntilDue();
         else void renew();
       });
     };
-    sleep();
+    waitUntilDue();
     return () => {
       stopped = true;
       cancel();
@@ -400,21 +399,6 @@ export class RemoteProvider implements IdentityProvider {
 
   #report(): void {
     this.#requests?.push({ acknowledgedSequence: this.#acknowledged, sentAt: BigInt(this.#clock.now()) });
-  }
-
-  #backoff(): number {
-    const delay = Math.min(BACKOFF_START_MS * 2 ** (this.#failures - 1), BACKOFF_CAP_MS);
-    return delay * (1 - BACKOFF_JITTER * this.#random());
-  }
-
-  async #sleep(ms: number): Promise<void> {
-    const { signal } = this.#closing;
-    if (signal.aborted) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const cancel = this.#clock.after(ms, resolve);
-    signal.addEventListener('abort', () => resolve(), { once: true });
-    await promise;
-    cancel();
   }
 }
 
