@@ -23,13 +23,7 @@ if [ $# -eq 0 ]; then
 fi
 
 echo "== tests"
-tap=$(mktemp)
-trap 'rm -f "$tap"' EXIT
-# Two files at a time: labs are isolated from each other. The limit is for a file as a whole.
-node --disable-warning=ExperimentalWarning --test --test-concurrency=2 --test-timeout=300000 \
-  --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination="$tap" \
-  "$@" </dev/null || failed="$failed, tests"
-grep -q '^# skipped 0$' "$tap" && grep -q '^# todo 0$' "$tap" || failed="$failed, a test was skipped"
+node --disable-warning=ExperimentalWarning test/kit/run-tests.ts "$@" </dev/null || failed="$failed, tests"
 
 [ -z "$failed" ] && exit 0
 echo "test.sh: failed:${failed#,}" >&2

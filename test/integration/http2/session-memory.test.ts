@@ -58,9 +58,14 @@ test('1000 streams of one connection, all of whose readers are stuck in both dir
   }
   const full = async (): Promise<{ rss: number; active: number }> => {
     let last = await measure();
+    const deadline = performance.now() + 15_000;
     for (let quiet = 0; quiet < 5; ) {
       await delay(100);
       const now = await measure();
+      assert.ok(
+        performance.now() < deadline,
+        `the streams do not come to rest: ${now.active} are open, ${now.rss} bytes held, ${last.rss} before; ${arrived.length} arrived`,
+      );
       quiet = now.active === STREAMS && Math.abs(now.rss - last.rss) < 1 << 20 ? quiet + 1 : 0;
       last = now;
     }
