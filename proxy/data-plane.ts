@@ -88,7 +88,7 @@ export class DataPlane implements AsyncDisposable {
       contexts,
       verifier,
       watch: this.#watch,
-      onOpened: () => tunnelTelemetry.opened('outbound'),
+      onOpened: (isResumed) => tunnelTelemetry.opened('outbound', isResumed),
       onClosed: (error) => tunnelTelemetry.closed('outbound', error),
       onFailed: (error) => tunnelTelemetry.failed(error),
     });
@@ -180,7 +180,7 @@ export class DataPlane implements AsyncDisposable {
       identity,
       onConnect: (connect, responder) => this.#inbound.acceptTunnel(connect, responder, workloadId, ports),
       onRefused: (refused) => this.#tunnelTelemetry.refused(refused, identity),
-      onOpened: () => this.#tunnelTelemetry.opened('inbound'),
+      onOpened: (isResumed) => this.#tunnelTelemetry.opened('inbound', isResumed),
       onClosed: (error) => this.#tunnelTelemetry.closed('inbound', error),
     });
   }

@@ -52,9 +52,9 @@ export class TunnelTelemetry {
     this.#log = log;
   }
 
-  opened(side: Side): void {
+  opened(side: Side, isResumed: boolean): void {
     const { counters } = this.#telemetry;
-    counters.add(counterSlot(COUNTERS.handshakes, side, 'ok'), 1);
+    counters.add(counterSlot(COUNTERS.handshakes, side, isResumed ? 'resumed' : 'ok'), 1);
     counters.add(counterSlot(COUNTERS.tunnelsActive, side), 1);
   }
 

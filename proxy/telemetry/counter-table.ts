@@ -30,6 +30,7 @@ export const REFUSALS = [
 ] as const;
 export const HANDSHAKE_RESULTS = [
   'ok',
+  'resumed',
   'no-certificate',
   'expired',
   'untrusted',

@@ -62,8 +62,8 @@ export interface TunnelPoolOptions {
   /** Ends tunnels when a certificate they were made with is trusted no more. */
   readonly watch?: ChainWatch;
   readonly limits?: Partial<TunnelPoolLimits>;
-  /** A peer was verified, and its tunnel is open; `onClosed` follows. */
-  readonly onOpened?: () => void;
+  /** A peer was verified, in full or on a resumed session, and its tunnel is open; `onClosed` follows. */
+  readonly onOpened?: (isResumed: boolean) => void;
   /** `error`: what ended it; null for an orderly end. */
   readonly onClosed?: (error: Error | null) => void;
   /** There is no tunnel, for this reason. */
@@ -264,7 +264,7 @@ export class TunnelPool {
         group.lastError = null;
         if (client.isResumed) this.#resumed++;
         this.#opened.add(client);
-        this.#options.onOpened?.();
+        this.#options.onOpened?.(client.isResumed);
         if (this.#state === 'running') {
           group.usable.add(client);
           this.#armIdle(group, client);

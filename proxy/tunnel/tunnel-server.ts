@@ -107,8 +107,8 @@ export interface TunnelServerOptions {
   readonly watch?: ChainWatch;
   readonly onConnect: (connect: TunnelConnect, responder: TunnelResponder) => void;
   readonly onRefused?: (refused: TunnelRefused) => void;
-  /** A peer was verified, and its tunnel is open; `onClosed` follows. */
-  readonly onOpened?: () => void;
+  /** A peer was verified, in full or on a resumed session, and its tunnel is open; `onClosed` follows. */
+  readonly onOpened?: (isResumed: boolean) => void;
   /** `error`: what ended it; null for an orderly end. */
   readonly onClosed?: (error: Error | null) => void;
   readonly limits?: Partial<TunnelServerLimits>;
@@ -234,8 +234,9 @@ export class TunnelServer {
       return;
     }
     const { verifier } = this.#options;
+    const isResumed = secure.isSessionReused();
     // A ticket has the leaf alone in it.
-    const chain = secure.isSessionReused() ? verifier.complete(leaf) : shown;
+    const chain = isResumed ? verifier.complete(leaf) : shown;
     let peer: SpiffeId;
     try {
       peer = verifier.verify(chain);
@@ -250,7 +251,7 @@ export class TunnelServer {
       return;
     }
     this.#acceptedConnections++;
-    this.#options.onOpened?.();
+    this.#options.onOpened?.(isResumed);
     const { watch, contexts } = this.#options;
     const watched: WatchedTunnel = {
       peerChain: chain,

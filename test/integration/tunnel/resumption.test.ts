@@ -62,8 +62,8 @@ describe('a tunnel that resumes the TLS session of an earlier one', () => {
     return { contexts: frozen(world), verifier, watch: new ChainWatch(verifier) };
   }
 
-  function poolOf(port: number, { contexts, verifier, watch }: TunnelSide = world): TunnelPool {
-    return new TunnelPool({ dialer, contexts, verifier, watch, limits: { port } });
+  function poolOf(port: number, { contexts, verifier, watch }: TunnelSide = world, onOpened?: (isResumed: boolean) => void): TunnelPool {
+    return new TunnelPool({ dialer, contexts, verifier, watch, limits: { port }, ...(onOpened === undefined ? {} : { onOpened }) });
   }
 
   const open = async (tunnels: TunnelPool): Promise<ByteStream> =>
@@ -84,14 +84,17 @@ describe('a tunnel that resumes the TLS session of an earlier one', () => {
 
   it('works, twice for each full handshake', async () => {
     await using host = await new TunnelHost(world, echo, ONE_STREAM).listen();
-    using tunnels = poolOf(host.port);
+    const opened: boolean[] = [];
+    using tunnels = poolOf(host.port, world, (isResumed) => opened.push(isResumed));
     for (let i = 0; i < 6; i++) await open(tunnels);
     assert.deepEqual(facts(tunnels), { handshakes: 6, resumed: 4, failures: 0 });
     const connections = tunnels.stats().tunnels[0]?.connections ?? [];
+    const expected = [false, true, true, false, true, true];
     assert.deepEqual(
       connections.map(({ resumed, peer }) => [resumed, peer]),
-      [false, true, true, false, true, true].map((resumed) => [resumed, SERVER_ID]),
+      expected.map((resumed) => [resumed, SERVER_ID]),
     );
+    assert.deepEqual([opened, host.opened], [expected, expected], 'what both ends are told, for their counters');
     assert.deepEqual(host.refused, []);
   });
 

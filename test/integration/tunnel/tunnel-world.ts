@@ -127,6 +127,8 @@ export class TunnelHost implements AsyncDisposable {
   readonly listener: Server;
   readonly server: TunnelServer;
   readonly refused: TunnelRefused[] = [];
+  /** Of each tunnel that was opened: whether its session is that of an earlier one. */
+  readonly opened: boolean[] = [];
   #waiters: (() => void)[] = [];
   readonly #sockets = new Set<Socket>();
 
@@ -141,6 +143,7 @@ export class TunnelHost implements AsyncDisposable {
         this.refused.push(refused);
         for (const wake of this.#waiters.splice(0)) wake();
       },
+      onOpened: (isResumed) => this.opened.push(isResumed),
       limits,
     });
     this.listener = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
