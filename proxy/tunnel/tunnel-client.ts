@@ -89,6 +89,8 @@ export class TunnelClient {
   #isResumed = false;
   /** The peer has said that it does not trust our certificate. */
   #isDistrusted = false;
+  /** The peer has sent its SETTINGS: it took the connection. */
+  #isTaken = false;
   #opened = 0;
   readonly #since: number = Date.now();
 
@@ -246,6 +248,9 @@ export class TunnelClient {
       'client',
       this.#stream,
       {
+        onReady: () => {
+          this.#isTaken = true;
+        },
         onGoaway: (code) => this.#goaway(code),
         onStreamClosed: () => this.#options.onStreamClosed?.(),
         onClose: (error) => this.#ended(error),
@@ -320,7 +325,7 @@ export class TunnelClient {
     }
     return new Promise((resolve, reject) => {
       if (connection.availableStreams === 0) {
-        reject(new TunnelError('WEFT_TUNNEL_BUSY', `the tunnel to ${this.#where()} takes no more streams`));
+        reject(new TunnelError('WEFT_TUNNEL_BUSY', `the tunnel to ${this.#where()} takes no more streams`, { isUnheard: true }));
         return;
       }
       const stream = connection.request(fields);
@@ -376,11 +381,17 @@ export class TunnelClient {
         nextStep: 'look at the log of the far node: it names the rule that the certificate broke',
       });
     }
+    // It went away between the handshake and its first frame, as one does whose listener was just closed, and did not say that it minds us.
+    const leftAtOnce = !this.#isTaken && !/^ERR_SSL_/.test((cause?.cause as NodeJS.ErrnoException | null | undefined)?.code ?? '');
     return new TunnelError(
       // A session that the peer resumed and then refused is gone: another connection does a full handshake.
       refused ? 'WEFT_TUNNEL_BUSY' : 'WEFT_TUNNEL_LOST',
       `CONNECT ${authority} through ${this.#where()} got no answer: ${cause === null ? 'the stream ended' : cause.message}`,
-      { cause, nextStep: refused ? 'try again on another connection' : 'look at the far node: it closed the tunnel or cannot be reached' },
+      {
+        cause,
+        isUnheard: refused || leftAtOnce,
+        nextStep: refused ? 'try again on another connection' : 'look at the far node: it closed the tunnel or cannot be reached',
+      },
     );
   }
 

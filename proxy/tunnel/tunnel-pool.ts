@@ -145,8 +145,7 @@ export class TunnelPool {
         this.#openedStreams++;
         return stream;
       } catch (error) {
-        // Only what the peer has certainly not begun may be tried again.
-        if (!(error instanceof TunnelError) || error.code !== 'WEFT_TUNNEL_BUSY') throw error;
+        if (!(error instanceof TunnelError) || !error.isUnheard) throw error;
         last = error;
       }
     }

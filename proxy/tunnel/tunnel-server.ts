@@ -146,6 +146,8 @@ export class TunnelServer {
   #acceptedConnections = 0;
   #acceptedStreams = 0;
   #drained: (() => void) | null = null;
+  /** Milliseconds since the epoch. 0: it does not drain. */
+  #drainUntil = 0;
 
   constructor(options: TunnelServerOptions) {
     this.#options = options;
@@ -245,9 +247,10 @@ export class TunnelServer {
       this.#refused('certificate', error, from);
       return;
     }
-    if (this.#state !== 'running') {
+    const drainMs = this.#state === 'running' ? null : this.#drainUntil - Date.now();
+    if (drainMs !== null && drainMs <= 0) {
       secure.destroy();
-      this.#refused('draining', 'the tunnel server is draining', from, peer.text);
+      this.#refused('draining', 'the tunnel server is closing', from, peer.text);
       return;
     }
     this.#acceptedConnections++;
@@ -280,6 +283,8 @@ export class TunnelServer {
     );
     this.#connections.add(connection);
     watch?.add(watched);
+    // It was accepted before the drain began, and its client may have sent a CONNECT with the end of the handshake.
+    if (drainMs !== null) connection.drain(drainMs);
   }
 
   /**
@@ -328,10 +333,14 @@ export class TunnelServer {
     );
   }
 
-  /** No new connections or streams; resolves when those open have ended, at the latest after the deadline. */
+  /**
+   * No new connections or streams; what was accepted is served, also when its handshake is still under way. Resolves when all have ended, at
+   * the latest after the deadline.
+   */
   drain(deadlineMs: number): Promise<void> {
     if (this.#state === 'stopped') return Promise.resolve();
     this.#state = 'draining';
+    this.#drainUntil = Date.now() + deadlineMs;
     for (const connection of this.#connections) connection.drain(deadlineMs);
     return new Promise((resolve) => {
       const before = this.#drained;

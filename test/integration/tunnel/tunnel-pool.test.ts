@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
+import { TLSSocket } from 'node:tls';
 import { TunnelPool } from '../../../proxy/tunnel/tunnel-pool.ts';
 import type { TunnelPoolLimits, TunnelRequest } from '../../../proxy/tunnel/tunnel-pool.ts';
 import type { ByteStream } from '../../../src/model/byte-stream.ts';
@@ -45,6 +47,31 @@ describe('a tunnel pool', () => {
 
   function pool(host: TunnelHost, limits: Partial<TunnelPoolLimits> = {}): TunnelPool {
     return new TunnelPool({ dialer, contexts: world.contexts, verifier: world.verifier, limits: { port: host.port, ...limits } });
+  }
+
+  for (const [how, leave] of [
+    ['with a reset', (socket: Socket) => void socket.resetAndDestroy()],
+    ['in order', (socket: Socket) => void socket.destroy()],
+  ] as const) {
+    it(`tries another connection when the peer leaves between the handshake and its first frame, ${how}`, async () => {
+      await using host = await new TunnelHost(world).listen();
+      host.listener.removeAllListeners('connection');
+      host.listener.once('connection', (socket) => {
+        const secure = new TLSSocket(socket, {
+          isServer: true,
+          secureContext: world.context(SERVER_ID),
+          requestCert: true,
+          rejectUnauthorized: false,
+          ALPNProtocols: ['h2'],
+        });
+        secure.on('error', () => {});
+        secure.once('secure', () => leave(socket));
+        host.listener.on('connection', (next) => host.server.accept(next));
+      });
+      using tunnels = pool(host);
+      await roundTrip(await tunnels.open(request()));
+      assert.equal(tunnels.stats().handshakes, 2);
+    });
   }
 
   it('shares one handshake between concurrent first opens, and the connection afterwards', async () => {

@@ -192,6 +192,24 @@ describe('a tunnel', () => {
     assert.equal(await closed.promise, null);
   });
 
+  it('drains: a connection that was accepted before is served, also when its handshake comes after', async () => {
+    await using host = await new TunnelHost(world).listen();
+    let drained: Promise<void> | null = null;
+    host.listener.once('connection', () => {
+      drained = host.server.drain(5000);
+    });
+    const client = connect(world, host);
+    const stream = await client.open('10.0.0.1:80');
+    const reader = new Recorder(stream);
+    stream.resume();
+    stream.write(Buffer.from('in time'));
+    await reader.until(() => reader.text() === 'in time');
+    stream.end();
+    await reader.closed();
+    await drained;
+    assert.deepEqual(host.refused, []);
+  });
+
   it('ends what is open at the drain deadline', async () => {
     await using host = await new TunnelHost(world).listen();
     const client = connect(world, host);
