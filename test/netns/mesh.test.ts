@@ -96,7 +96,7 @@ describe('a strict namespace', () => {
   });
 });
 
-describe('a rollout from off to permissive to strict', () => {
+describe('a rollout from off to permissive to strict, and back', () => {
   it('loses no request of an enrolled client, and takes strangers until it is strict', async () => {
     await using mesh = await Mesh.start({ mode: 'off' });
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 200);
@@ -108,6 +108,9 @@ describe('a rollout from off to permissive to strict', () => {
     await mesh.setMode('shop', 'strict');
     await caller.more(4);
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 403);
+    // Back as it came: straight to off, one node would send plaintext while the other is still strict.
+    await mesh.setMode('shop', 'permissive');
+    await caller.more(4);
     await mesh.setMode('shop', 'off');
     await caller.more(4);
     assert.equal((await mesh.curl(mesh.stranger, mesh.url(mesh.far))).status, 200);
