@@ -42,6 +42,11 @@ const DEFAULT_LINE_TIMEOUT_MS = 30_000;
 /** After the process is gone, a grandchild may still hold its pipes: wait this long for their end, no more. */
 const PIPE_GRACE_MS = 250;
 
+/** Then what is in the pipes by now has been read: an immediate comes after a look at them, a timer that is late may come before. */
+function afterPipeGrace(then: () => void): void {
+  setTimeout(() => setImmediate(then), PIPE_GRACE_MS).unref();
+}
+
 interface LineWaiter {
   readonly pattern: RegExp;
   readonly resolve: (match: RegExpExecArray) => void;
@@ -74,7 +79,7 @@ export class Child implements AsyncDisposable {
     this.exited = new Promise((resolve) => {
       process.once('exit', (code, signal) => {
         this.#status = { code, signal };
-        setTimeout(() => this.#endOutput(), PIPE_GRACE_MS).unref();
+        afterPipeGrace(() => this.#endOutput());
         resolve(this.#status);
       });
     });
@@ -261,7 +266,7 @@ export async function exec(command: readonly string[], options: ExecOptions = {}
         ),
       );
       process.once('close', (code, signal) => resolve({ code, signal }));
-      process.once('exit', (code, signal) => setTimeout(() => resolve({ code, signal }), PIPE_GRACE_MS).unref());
+      process.once('exit', (code, signal) => afterPipeGrace(() => resolve({ code, signal })));
     });
     return { ...status, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString(), timedOut };
   } finally {

@@ -181,7 +181,7 @@ describe('a tunnel pool', () => {
 
   it('stops dialling for a while after failures in a row, keeps their cause, and tries again', async () => {
     const host = await new TunnelHost(world).listen();
-    using tunnels = pool(host, { failuresBeforeBackoff: 2, backoffMs: 60 });
+    using tunnels = pool(host, { failuresBeforeBackoff: 2, backoffMs: 500 });
     const { port } = host;
     await host[Symbol.asyncDispose]();
     await assert.rejects(tunnels.open(request()), refused);
@@ -195,7 +195,7 @@ describe('a tunnel pool', () => {
     await new Promise<void>((resolve) => {
       again.listener.listen(port, '127.0.0.1', resolve);
     });
-    await settle(80);
+    await settle(520);
     await roundTrip(await tunnels.open(request()));
   });
 
