@@ -221,6 +221,7 @@ export class Authority implements AsyncDisposable {
       directory: directory === null ? null : join(directory, 'tokens'),
       now: () => this.#now(),
       roots: () => this.trust().bundle.x509Authorities,
+      onRedeem: ({ node }) => this.#nodes.makeRoom(node, this.#now()),
       onRedeemed: (grant) => this.#joined(grant),
     });
     this.#watcher = directory === null ? null : watchQuietly(directory, () => this.#wake());

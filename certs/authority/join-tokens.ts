@@ -33,6 +33,8 @@ export interface JoinTokensOptions {
   readonly now: () => number;
   /** The roots of the trust domain now, DER. */
   readonly roots: () => readonly Uint8Array[];
+  /** Before a token is used up: what it throws leaves the token as it is. */
+  readonly onRedeem: (grant: TokenGrant) => void;
   readonly onRedeemed: (grant: TokenGrant) => void;
 }
 
@@ -45,6 +47,7 @@ export interface ParsedToken {
   readonly rootsPin: Uint8Array;
 }
 
+const MAKE_ONE = 'make a new one: `weft ca token`';
 const PREFIX = 'weft-join-1.';
 const TOKEN = /^weft-join-1\.([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})$/;
 const ID_LENGTH = 16;
@@ -88,6 +91,7 @@ export class JoinTokens {
   readonly #directory: string | null;
   readonly #now: () => number;
   readonly #roots: () => readonly Uint8Array[];
+  readonly #onRedeem: (grant: TokenGrant) => void;
   readonly #onRedeemed: (grant: TokenGrant) => void;
   /** Without a directory. */
   readonly #memory = new Map<string, string>();
@@ -96,6 +100,7 @@ export class JoinTokens {
     this.#directory = options.directory;
     this.#now = options.now;
     this.#roots = options.roots;
+    this.#onRedeem = options.onRedeem;
     this.#onRedeemed = options.onRedeemed;
   }
 
@@ -120,20 +125,21 @@ export class JoinTokens {
   }
 
   /**
-   * Uses a token up, unless it is reusable. Whoever gets the grant has shown the secret.
+   * What a token grants, which stays as it is. Whoever gets the grant has shown the secret.
    * @throws CertsError WEFT_CERTS_TOKEN: malformed, unknown, used, or expired
    */
+  async find(text: string): Promise<TokenGrant> {
+    return (await this.#find(text)).grant;
+  }
+
+  /**
+   * Uses a token up, unless it is reusable.
+   * @throws CertsError WEFT_CERTS_TOKEN: malformed, unknown, used, or expired; what `onRedeem` throws
+   */
   async redeem(text: string): Promise<TokenGrant> {
-    // The file is found by the hash of the secret: how long that takes says nothing about secrets that exist.
-    const name = fileName(parseJoinToken(text).secret);
-    const grant = await this.#read(name);
-    const unknown = (): CertsError => tokenError('it is unknown, or was used before', 'make a new one: `weft ca token`');
-    if (grant === null) throw unknown();
-    if (this.#now() >= grant.expiresAt) {
-      await this.#remove(name);
-      throw tokenError('it has expired', 'make a new one: `weft ca token`');
-    }
-    if (!grant.reusable && !(await this.#remove(name))) throw unknown();
+    const { name, grant } = await this.#find(text);
+    this.#onRedeem(grant);
+    if (!grant.reusable && !(await this.#remove(name))) throw unknownToken();
     this.#onRedeemed(grant);
     return grant;
   }
@@ -157,6 +163,16 @@ export class JoinTokens {
   /** Makes every token of a node useless. */
   async revokeOf(node: string): Promise<void> {
     for (const name of await this.#names()) if ((await this.#read(name))?.node === node) await this.#remove(name);
+  }
+
+  async #find(text: string): Promise<{ readonly name: string; readonly grant: TokenGrant }> {
+    // The file is found by the hash of the secret: how long that takes says nothing about secrets that exist.
+    const name = fileName(parseJoinToken(text).secret);
+    const grant = await this.#read(name);
+    if (grant === null) throw unknownToken();
+    if (this.#now() < grant.expiresAt) return { name, grant };
+    await this.#remove(name);
+    throw tokenError('it has expired', MAKE_ONE);
   }
 
   /** Expired tokens go. */
@@ -206,6 +222,10 @@ export class JoinTokens {
 
 function fileName(secret: Uint8Array): string {
   return createHash('sha256').update(secret).digest('hex');
+}
+
+function unknownToken(): CertsError {
+  return tokenError('it is unknown, or was used before', MAKE_ONE);
 }
 
 function tokenError(why: string, nextStep = 'copy the whole token that `weft ca token` printed'): CertsError {

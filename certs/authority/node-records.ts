@@ -15,7 +15,8 @@ export interface NodeRecord {
   readonly namespaces: readonly string[];
 }
 
-const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$/;
+/** At most 200 characters: file names have 255, and a node that could join under a name for which there is no file could not be evicted. */
+const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])?$/;
 export const MAX_NODES = 10_000;
 /** A directory that changed within this may change again without showing it. */
 const COARSE_TIME_MS = 2000;
@@ -25,7 +26,7 @@ const MAX_FILE_BYTES = 16 * 1024;
 export function checkNodeName(name: string): string {
   if (NAME.test(name)) return name;
   throw new CertsError('WEFT_CERTS_NODE_NAME', `not a node name: ${JSON.stringify(name.slice(0, 80))}`, {
-    nextStep: 'use a host name: letters, digits, dots and dashes',
+    nextStep: 'use a host name: letters, digits, dots and dashes, 200 at most',
   });
 }
 
@@ -58,9 +59,20 @@ export class NodeRecords {
    */
   set(record: NodeRecord, now: number): void {
     checkNodeName(record.name);
-    if (!this.#records.has(record.name) && this.#records.size >= MAX_NODES) this.#makeRoom(now);
+    this.makeRoom(record.name, now);
     this.#records.set(record.name, record);
     this.#save(record.name);
+  }
+
+  /** Makes sure that a node can be remembered. @throws CertsError WEFT_CERTS_TOO_MANY */
+  makeRoom(name: string, now: number): void {
+    if (this.#records.has(name) || this.#records.size < MAX_NODES) return;
+    for (const record of this.#records.values()) {
+      if (record.liveUntil >= now) continue;
+      this.delete(record.name);
+      return;
+    }
+    throw new CertsError('WEFT_CERTS_TOO_MANY', `there are ${MAX_NODES} live nodes already`, { nextStep: 'find out who makes up nodes' });
   }
 
   delete(name: string): void {
@@ -94,15 +106,6 @@ export class NodeRecords {
   /** After every write so far. */
   async settled(): Promise<void> {
     await Promise.all(this.#writes.values());
-  }
-
-  #makeRoom(now: number): void {
-    for (const record of this.#records.values()) {
-      if (record.liveUntil >= now) continue;
-      this.delete(record.name);
-      return;
-    }
-    throw new CertsError('WEFT_CERTS_TOO_MANY', `there are ${MAX_NODES} live nodes already`, { nextStep: 'find out who makes up nodes' });
   }
 
   #save(name: string): void {

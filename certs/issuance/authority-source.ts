@@ -6,12 +6,14 @@ import type { NodeRecord } from '../authority/node-records.ts';
 import { CertsError } from '../errors.ts';
 import { certificatesFromPem, toPem } from '../x509/pem.ts';
 import type { IssuanceCounts } from './issuance-counts.ts';
-import type { NodeRegister } from './node-register.ts';
+import type { NodeRegister, Sighting } from './node-register.ts';
 
 /** An authority and its nodes as the authority's socket shows them. */
 export function authoritySource(authority: Authority, nodes: NodeRegister, counts: IssuanceCounts): AuthoritySource {
-  const status = (): AuthorityStatusAnswer => {
+  const status = async (): Promise<AuthorityStatusAnswer> => {
+    const evicted = await nodes.evicted();
     const { trustDomain, sequence, slots, rotation, nodes: records, issued, warnings } = authority.status();
+    const known = new Set(records.map(({ name }) => name));
     return {
       trustDomain,
       sequence: sequence.toString(),
@@ -28,14 +30,13 @@ export function authoritySource(authority: Authority, nodes: NodeRegister, count
         ),
       },
       nodes: [
-        ...records.map((record) => nodeAnswer(nodes, record)),
-        ...nodes
-          .evicted()
-          .filter((name) => !records.some((record) => record.name === name))
-          .map((name) => nodeAnswer(nodes, { name, acknowledged: null, liveUntil: null })),
+        ...records.map((record) => nodeAnswer(record, evicted.names.has(record.name), nodes.sighting(record.name))),
+        ...[...evicted.names]
+          .filter((name) => !known.has(name))
+          .map((name) => nodeAnswer({ name, acknowledged: null, liveUntil: null }, true, nodes.sighting(name))),
       ],
       counts: { issued, joins: counts.joins, refused: { ...counts.refused } },
-      warnings,
+      warnings: [...warnings, ...evicted.problems],
     };
   };
   return {
@@ -84,13 +85,13 @@ export function readMaterial(material: Material | null): AuthorityMaterial | und
 }
 
 function nodeAnswer(
-  nodes: NodeRegister,
   { name, acknowledged, liveUntil }: Pick<NodeRecord, 'name' | 'acknowledged'> & { readonly liveUntil: number | null },
+  evicted: boolean,
+  sighting: Sighting | null,
 ): NodeAnswer {
-  const sighting = nodes.sighting(name);
   return {
     name,
-    evicted: nodes.isEvicted(name),
+    evicted,
     lastSeen: sighting === null ? null : time(sighting.at),
     acknowledged: acknowledged?.toString() ?? null,
     liveUntil: liveUntil === null ? null : time(liveUntil),

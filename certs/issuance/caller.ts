@@ -4,7 +4,6 @@ import { parseSpiffeId, type SpiffeId } from '../../src/model/identity.ts';
 import type { Placements } from '../../src/model/placements.ts';
 import { CertsError } from '../errors.ts';
 import type { IssuingAuthority } from './issuing-authority.ts';
-import type { NodeRegister } from './node-register.ts';
 import { nodeNameOf } from './node-identity.ts';
 
 /** Whose connection it is, as far as TLS has proven it. */
@@ -21,10 +20,15 @@ export interface IssuancePeer {
 /** A node whose identity is proven. */
 export interface Caller {
   readonly node: string;
-  /** `svid`: by its own SVID. `token`: by a join token that stays valid. `one-time-token`: by one that is spent now. */
+  /** `svid`: by its own SVID. `token`: by a join token that stays valid. `one-time-token`: by one that is spent with `redeem`. */
   readonly by: 'svid' | 'token' | 'one-time-token';
   /** What its token grants: namespaces in which `weft run` there may start workloads. Null: it showed none. */
   readonly grantedNamespaces: readonly string[] | null;
+  /**
+   * Uses its token up, before it gets what it has shown it for; nothing when it showed none.
+   * @throws CertsError WEFT_CERTS_CALLER_UNKNOWN when somebody else has done so meanwhile
+   */
+  readonly redeem: () => Promise<void>;
 }
 
 /** One way to prove who calls. Null: the call carries nothing of this kind. */
@@ -40,7 +44,7 @@ export const byNodeSvid: CallerAuthenticator = async ({ identity }) => {
   if (identity === null) return null;
   const node = nodeNameOf(identity);
   if (node === null) throw refused(`${identity.text} is no node`);
-  return { node, by: 'svid', grantedNamespaces: null };
+  return { node, by: 'svid', grantedNamespaces: null, redeem: async () => {} };
 };
 
 /** By `authorization: Bearer <join token>`. */
@@ -50,13 +54,13 @@ export function byJoinToken(tokens: IssuingAuthority['tokens']): CallerAuthentic
     if (fields.length === 0) return null;
     const token = fields.length === 1 ? BEARER.exec(fields[0] as string)?.[1] : undefined;
     if (token === undefined) throw unknown('its authorization is no bearer token');
-    let redeemed: Awaited<ReturnType<typeof tokens.redeem>>;
-    try {
-      redeemed = await tokens.redeem(token);
-    } catch (cause) {
-      throw unknown(`its join token is refused: ${errorText(cause)}`, cause);
-    }
-    return { node: redeemed.node, by: redeemed.reusable ? 'token' : 'one-time-token', grantedNamespaces: redeemed.namespaces };
+    const { node, reusable, namespaces } = await tokens.find(token).catch(refusedToken);
+    return {
+      node,
+      by: reusable ? 'token' : 'one-time-token',
+      grantedNamespaces: namespaces,
+      redeem: async () => void (await tokens.redeem(token).catch(refusedToken)),
+    };
   };
 }
 
@@ -79,12 +83,13 @@ export async function authenticate(
 /**
  * Whether a node may have the identity of a workload: only one of its own trust domain that runs there, so that a node that is taken over
  * can be nobody but those it serves (Istio's rule for ImpersonatedIdentity, security/pkg/server/ca/node_auth.go).
+ * @param rule `namespaces`: those that the node was granted when it joined, for workloads that no configuration has (`weft run`)
  * @throws CertsError WEFT_CERTS_CALLER_REFUSED with the reason
  */
 export function authoriseImpersonation(
   caller: Caller,
   requested: string,
-  rule: { readonly trustDomain: string; readonly placements: Placements; readonly nodes: Pick<NodeRegister, 'mayRun'> },
+  rule: { readonly trustDomain: string; readonly placements: Placements; readonly namespaces: readonly string[] },
 ): SpiffeId {
   // It is spent on the node's own SVID, or on nothing.
   if (caller.by === 'one-time-token')
@@ -97,12 +102,16 @@ export function authoriseImpersonation(
   }
   if (identity.trustDomain !== rule.trustDomain) throw refused(`${caller.node} asked for ${identity.text}, of another trust domain`);
   if (identity.namespace === null) throw refused(`${caller.node} asked for ${identity.text}, which is no workload's identity`);
-  const { namespace } = identity;
-  const isGranted = caller.grantedNamespaces?.includes(namespace) ?? rule.nodes.mayRun(caller.node, namespace);
+  const isGranted = (caller.grantedNamespaces ?? rule.namespaces).includes(identity.namespace);
   if (!isGranted && !rule.placements.runsOn(caller.node, identity.text)) {
     throw refused(`${caller.node} asked for ${identity.text}, and no workload with it runs there`);
   }
   return identity;
+}
+
+function refusedToken(cause: unknown): never {
+  if (!(cause instanceof CertsError) || cause.code !== 'WEFT_CERTS_TOKEN') throw cause;
+  throw unknown(`its join token is refused: ${errorText(cause)}`, cause);
 }
 
 function unknown(message: string, cause?: unknown): CertsError {

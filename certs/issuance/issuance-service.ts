@@ -37,7 +37,7 @@ import {
   type WatchResponse,
 } from './messages.ts';
 import { nodeIdentity } from './node-identity.ts';
-import type { NodeRegister } from './node-register.ts';
+import { isRefused, type NodeRegister, type Standing } from './node-register.ts';
 import { type BucketLimits, TokenBuckets } from './token-buckets.ts';
 
 export interface IssuanceServiceOptions {
@@ -66,6 +66,8 @@ export const HEARTBEAT_MS = 20_000;
 const MAX_STREAMS_PER_NODE = 2;
 const CSR = /^\s*-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END (?:NEW )?CERTIFICATE REQUEST-----\s*$/;
 
+const CANNOT_ANSWER = 'the authority cannot answer now';
+
 interface Refusal {
   readonly status: Exclude<GrpcStatus, 0>;
   /** Null: the message of the error. */
@@ -82,7 +84,14 @@ const REFUSALS: Readonly<Record<string, Refusal>> = {
   WEFT_CERTS_WEAK_KEY: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
   WEFT_CERTS_AUDIENCE: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
   WEFT_CERTS_ACKNOWLEDGED: { status: GRPC_STATUS.INVALID_ARGUMENT, text: null, reason: 'malformed' },
+  WEFT_CERTS_NODE_REGISTER: { status: GRPC_STATUS.UNAVAILABLE, text: CANNOT_ANSWER, reason: 'failed' },
+  WEFT_CERTS_TOO_MANY: { status: GRPC_STATUS.UNAVAILABLE, text: CANNOT_ANSWER, reason: 'failed' },
 };
+
+/** A caller with what the register of nodes says of it now. */
+interface AdmittedCaller extends Caller {
+  readonly standing: Standing;
+}
 
 /** The issuance service: certificates and JWT-SVIDs for nodes and for the workloads that run on them, and the trust state as it changes. */
 export class IssuanceService {
@@ -129,17 +138,19 @@ export class IssuanceService {
    * @throws CertsError or IdentityError with the reason
    */
   async createCertificate(request: CertificateRequest, call: Call<IssuancePeer>): Promise<CertificateResponse> {
-    // Before a token is spent on it.
     const csr = readRequest(request.csr);
     const caller = await this.#authenticate(call);
     const impersonated = request.metadata?.fields.get(IMPERSONATED_IDENTITY);
     const identity = impersonated === undefined ? this.#ownIdentity(caller) : this.#impersonate(caller, impersonated.stringValue ?? '');
     const asked = Number(request.validityDuration);
     const ttlSeconds = asked > 0 ? Math.min(asked, this.#maxTtlSeconds) : this.#maxTtlSeconds;
-    // Before there is an SVID that could be used to ask for more.
-    if (impersonated === undefined && caller.grantedNamespaces !== null)
-      await this.#nodes.joined(caller.node, caller.grantedNamespaces, this.#clock.now());
+    // Before the SVID begins: it must not count as one that the node had before it joined again.
+    const now = this.#clock.now();
     const { certificateChain } = await this.#authority.issue(csr, { identity, ttlSeconds });
+    // Last, so that whatever else is wrong leaves a node its token; and before anybody has the SVID.
+    await caller.redeem();
+    if (impersonated === undefined && caller.grantedNamespaces !== null)
+      await this.#nodes.joined(caller.standing, caller.grantedNamespaces, now);
     if (caller.by === 'one-time-token') {
       this.#counts.joins++;
       this.#log.info({ node: caller.node, address: call.peer.address }, 'a node has joined');
@@ -187,7 +198,7 @@ export class IssuanceService {
     using _unsubscribe = disposable(this.#authority.onChange(wake));
     void stream.ended.then(wake);
     while (!stream.over) {
-      this.#refuseEvicted(caller.node, call.peer);
+      this.#refuseEvicted(await this.#nodes.standing(caller.node), call.peer);
       const state = this.#authority.trust();
       await send(toMessage(state, this.#clock.now()));
       const heartbeat = { isDue: false };
@@ -198,7 +209,7 @@ export class IssuanceService {
         }),
       );
       // The authority tells of every node that it hears of: passed on, one busy node would have all others, and all of them each other, busy.
-      while (!stream.over && !heartbeat.isDue && this.#authority.sequence === state.sequence && !this.#isRefused(caller.node, call.peer)) {
+      while (!stream.over && !heartbeat.isDue && this.#authority.sequence === state.sequence) {
         changed = Promise.withResolvers<void>();
         await changed.promise;
       }
@@ -210,7 +221,7 @@ export class IssuanceService {
   async #listen(requests: AsyncIterable<WatchRequest>, caller: Caller, peer: IssuancePeer): Promise<void> {
     for await (const { acknowledgedSequence: acknowledged, sentAt } of requests) {
       // Again with each message: a node that was evicted meanwhile is not heard of any more.
-      this.#admit(caller, peer);
+      await this.#admit(caller, peer);
       if (acknowledged !== null && acknowledged > this.#authority.trust().sequence) {
         throw new CertsError('WEFT_CERTS_ACKNOWLEDGED', `${caller.node} acknowledged ${acknowledged}, which there has not been`);
       }
@@ -236,33 +247,34 @@ export class IssuanceService {
     return stream.follow(signal);
   }
 
-  async #authenticate(call: Call<IssuancePeer>): Promise<Caller> {
+  async #authenticate(call: Call<IssuancePeer>): Promise<AdmittedCaller> {
     // Counted before anything is looked at: guessing tokens is bounded too.
     if (call.peer.identity === null) this.#takeOfAddress(call.peer.address);
     return this.#admit(await authenticate(this.#authenticators, call.peer, call.metadata), call.peer);
   }
 
   /** For what a node does after it has joined: a token, which may be spent by it, is no use here. */
-  async #authenticateJoined(call: Call<IssuancePeer>, limits: TokenBuckets = this.#perNode): Promise<Caller> {
+  async #authenticateJoined(call: Call<IssuancePeer>, limits: TokenBuckets = this.#perNode): Promise<AdmittedCaller> {
     const caller = await byNodeSvid(call.peer, call.metadata);
     if (caller === null) throw new CertsError('WEFT_CERTS_CALLER_UNKNOWN', "it did not show a node's SVID", { nextStep: 'join first' });
     return this.#admit(caller, call.peer, limits);
   }
 
-  #admit(caller: Caller, peer: IssuancePeer, limits: TokenBuckets = this.#perNode): Caller {
+  async #admit(caller: Caller, peer: IssuancePeer, limits: TokenBuckets = this.#perNode): Promise<AdmittedCaller> {
     if (!limits.take(caller.node)) throw limit(caller.node);
+    const standing = await this.#nodes.standing(caller.node);
     // A token is newer than the eviction, or it would have been revoked.
-    if (caller.by === 'svid') this.#refuseEvicted(caller.node, peer);
-    return caller;
+    if (caller.by === 'svid') this.#refuseEvicted(standing, peer);
+    return { ...caller, standing };
   }
 
-  #isRefused(node: string, { validFrom }: IssuancePeer): boolean {
-    return this.#nodes.isRefused(node, validFrom ?? 0);
-  }
-
-  #refuseEvicted(node: string, peer: IssuancePeer): void {
-    if (!this.#isRefused(node, peer)) return;
-    throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${node} was evicted`, { nextStep: 'let it join with a new token, if it may' });
+  #refuseEvicted(standing: Standing, { validFrom }: IssuancePeer): void {
+    if (!isRefused(standing, validFrom ?? 0)) return;
+    // It may have been heard in the very moment of its eviction, by another process too.
+    if (standing.evicted) this.#authority.nodeGone(standing.node);
+    throw new CertsError('WEFT_CERTS_CALLER_REFUSED', `${standing.node} was evicted`, {
+      nextStep: 'let it join with a new token, if it may',
+    });
   }
 
   #takeOfAddress(address: string): void {
@@ -273,9 +285,10 @@ export class IssuanceService {
     return nodeIdentity(this.#authority.trustDomain, node).text;
   }
 
-  #impersonate(caller: Caller, requested: string): string {
+  #impersonate(caller: AdmittedCaller, requested: string): string {
     const { trustDomain } = this.#authority;
-    return authoriseImpersonation(caller, requested, { trustDomain, placements: this.#placements, nodes: this.#nodes }).text;
+    const { namespaces } = caller.standing;
+    return authoriseImpersonation(caller, requested, { trustDomain, placements: this.#placements, namespaces }).text;
   }
 
   /** Turns what is thrown into a status, and keeps the reason for the log. */
@@ -289,7 +302,7 @@ export class IssuanceService {
       this.#counts.refused[refusal?.reason ?? 'failed']++;
       if (refusal === undefined) {
         this.#log.error({ ...fields, err: error }, 'the issuance service failed');
-        throw new GrpcStatusError(GRPC_STATUS.UNAVAILABLE, 'the authority cannot answer now', { cause: error });
+        throw new GrpcStatusError(GRPC_STATUS.UNAVAILABLE, CANNOT_ANSWER, { cause: error });
       }
       this.#warnings.warn({ ...fields, reason: errorText(error) }, 'the issuance service refused a call');
       throw new GrpcStatusError(refusal.status, refusal.text ?? (error as WeftError).message, { cause: error });

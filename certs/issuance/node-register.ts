@@ -1,12 +1,15 @@
-import { readdir } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { errorText } from '../../src/model/errors.ts';
 import { BACKDATE_SECONDS } from '../authority/authority-material.ts';
 import { checkNodeName } from '../authority/node-records.ts';
 import { CertsError } from '../errors.ts';
 import { readPrivateFile, replacePrivateFile } from '../private-file.ts';
 
 /** What a node may, beyond what the configuration places on it. */
-interface Standing {
+export interface Standing {
+  readonly node: string;
   /** Namespaces in which `weft run` there may start workloads. */
   readonly namespaces: readonly string[];
   /** It is refused until it joins again. */
@@ -16,7 +19,12 @@ interface Standing {
    * whoever stole them has them still. 0: it never was evicted.
    */
   readonly joinedAgainAt: number;
+  /** The last eviction, by which a join says that it came after it; null: there was none. */
+  readonly eviction: string | null;
 }
+
+/** What is kept of a join. The files of earlier versions name no eviction, and say `evicted` themselves. */
+type Join = Omit<Standing, 'node'>;
 
 /** When a node was heard of last, since this process started. */
 export interface Sighting {
@@ -26,72 +34,104 @@ export interface Sighting {
   readonly clockSkewSeconds: number | null;
 }
 
-const MAX_NODES = 10_000;
-const NOBODY: Standing = { namespaces: [], evicted: false, joinedAgainAt: 0 };
+const MAX_SIGHTINGS = 10_000;
 const BACKDATE_MS = BACKDATE_SECONDS * 1000;
+const JOIN = '.json';
+const EVICTION = '.evicted';
+const NO_JOIN: Join = { namespaces: [], evicted: false, joinedAgainAt: 0, eviction: null };
 
-/** The nodes that have joined with a token, or were evicted: one small file for each. Without a directory: in memory. */
+/** Is an SVID of a node, which is valid from then on (milliseconds since the epoch), one that eviction made useless? */
+export function isRefused({ evicted, joinedAgainAt }: Standing, validFrom: number): boolean {
+  return evicted || validFrom + BACKDATE_MS < joinedAgainAt;
+}
+
+/**
+ * The nodes that have joined with a token, or were evicted, in a directory that several processes may share. It is read anew for every decision,
+ * so that each process honours at once what another has written.
+ *
+ * A join and an eviction are files of their own, `<node>.json` and `<node>.evicted`, and a join counts only if it names the last eviction. So no
+ * write can undo an eviction that its writer did not know of, whatever the order in which they come.
+ */
 export class NodeRegister {
-  readonly #directory: string | null;
-  readonly #standings = new Map<string, Standing>();
+  readonly #directory: string;
   readonly #sightings = new Map<string, Sighting>();
+  #directorySeen = false;
 
-  private constructor(directory: string | null) {
+  /** @param directory made when there is something to write */
+  constructor(directory: string) {
     this.#directory = directory;
   }
 
-  /** @throws CertsError WEFT_CERTS_NODE_REGISTER when a file cannot be read: whoever it evicted would be let in */
-  static async open(directory: string | null): Promise<NodeRegister> {
-    const register = new NodeRegister(directory);
-    const files = directory === null ? [] : await readdir(directory).catch(() => [] as string[]);
-    for (const file of files.filter((name) => name.endsWith('.json'))) {
-      const path = join(directory as string, file);
-      register.#standings.set(checkNodeName(file.slice(0, -'.json'.length)), readStanding(path, await readPrivateFile(path)));
+  /** @throws CertsError WEFT_CERTS_NODE_REGISTER when it cannot be known: whoever was evicted would be let in. WEFT_CERTS_NODE_NAME */
+  async standing(node: string): Promise<Standing> {
+    checkNodeName(node);
+    try {
+      const [evictionText, joinText] = await Promise.all([this.#read(node + EVICTION), this.#read(node + JOIN)]);
+      // No file says that nothing is known of the node. No directory, where there was one, says that nothing is known at all.
+      if (evictionText === null && joinText === null) await this.#checkDirectory();
+      const eviction = evictionText === null ? null : readEviction(evictionText);
+      const join = joinText === null ? NO_JOIN : readJoin(joinText);
+      const evicted = join.evicted || join.eviction !== eviction;
+      return { node, namespaces: evicted ? [] : join.namespaces, evicted, joinedAgainAt: join.joinedAgainAt, eviction };
+    } catch (cause) {
+      throw new CertsError('WEFT_CERTS_NODE_REGISTER', `cannot tell whether ${node} was evicted: ${errorText(cause)}`, {
+        cause,
+        nextStep: `put back a backup of ${this.#directory}, or evict the node, and let it join with a new token`,
+      });
     }
-    return register;
   }
 
   /**
    * A node has joined: what it may is what its token says, and nothing of before.
+   * @param before its standing before the token was used up: an eviction since then stands
    * @param now milliseconds since the epoch, of the clock that certificates are made by
-   * @throws CertsError WEFT_CERTS_TOO_MANY
+   * @throws CertsError WEFT_CERTS_DIRECTORY
    */
-  async joined(node: string, namespaces: readonly string[], now: number): Promise<void> {
-    const { evicted, namespaces: before, joinedAgainAt } = this.#standing(node);
-    if (!evicted && before.join() === namespaces.join()) return;
-    await this.#set(node, { namespaces, evicted: false, joinedAgainAt: evicted ? Math.floor(now / 1000) * 1000 : joinedAgainAt });
+  async joined(before: Standing, namespaces: readonly string[], now: number): Promise<void> {
+    const { node, eviction, evicted } = before;
+    if (!evicted && before.namespaces.join() === namespaces.join()) return;
+    const joinedAgainAt = evicted ? Math.floor(now / 1000) * 1000 : before.joinedAgainAt;
+    const content: Join = { namespaces, evicted: false, joinedAgainAt, eviction };
+    await this.#write(node + JOIN, content);
   }
 
-  /** Refuses a node from now on. @throws CertsError WEFT_CERTS_NODE_NAME, WEFT_CERTS_TOO_MANY */
+  /**
+   * Refuses a node from now on.
+   * @throws CertsError WEFT_CERTS_NODE_NAME, WEFT_CERTS_DIRECTORY
+   */
   async evict(node: string): Promise<void> {
-    await this.#set(node, { namespaces: [], evicted: true, joinedAgainAt: 0 });
+    await this.#write(checkNodeName(node) + EVICTION, { eviction: randomBytes(16).toString('hex') });
+    // It counts no more. If it made no sense, the node can join again.
+    await rm(join(this.#directory, node + JOIN), { force: true });
   }
 
-  isEvicted(node: string): boolean {
-    return this.#standing(node).evicted;
-  }
-
-  /** Is an SVID of a node, which is valid from then on (milliseconds since the epoch), one that eviction made useless? */
-  isRefused(node: string, validFrom: number): boolean {
-    const { evicted, joinedAgainAt } = this.#standing(node);
-    return evicted || validFrom + BACKDATE_MS < joinedAgainAt;
-  }
-
-  /** The names of all that were evicted and have not joined again. */
-  evicted(): readonly string[] {
-    return [...this.#standings].filter(([, { evicted }]) => evicted).map(([name]) => name);
-  }
-
-  /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? */
-  mayRun(node: string, namespace: string): boolean {
-    return this.#standing(node).namespaces.includes(namespace);
+  /** The names of all that are refused until they join again, and what is wrong with the files. */
+  async evicted(): Promise<{ readonly names: ReadonlySet<string>; readonly problems: readonly string[] }> {
+    const names = new Set<string>();
+    const problems: string[] = [];
+    let files: readonly string[] = [];
+    try {
+      files = (await this.#checkDirectory()) ? await readdir(this.#directory) : [];
+    } catch (error) {
+      problems.push(errorText(error));
+    }
+    const nodes = files.flatMap((file) => /^([^.].*)\.(?:json|evicted)$/.exec(file)?.[1] ?? []);
+    for (const node of new Set(nodes)) {
+      try {
+        if ((await this.standing(node)).evicted) names.add(node);
+      } catch (error) {
+        names.add(node);
+        problems.push(errorText(error));
+      }
+    }
+    return { names, problems };
   }
 
   seen(node: string, sighting: Sighting): void {
     this.#sightings.delete(node);
     this.#sightings.set(node, sighting);
     const oldest = this.#sightings.keys().next();
-    if (this.#sightings.size > MAX_NODES && oldest.done !== true) this.#sightings.delete(oldest.value);
+    if (this.#sightings.size > MAX_SIGHTINGS && oldest.done !== true) this.#sightings.delete(oldest.value);
   }
 
   /** Null: not since this process started. */
@@ -99,30 +139,46 @@ export class NodeRegister {
     return this.#sightings.get(node) ?? null;
   }
 
-  #standing(node: string): Standing {
-    return this.#standings.get(node) ?? NOBODY;
+  async #read(file: string): Promise<string | null> {
+    const text = await readPrivateFile(join(this.#directory, file));
+    this.#directorySeen ||= text !== null;
+    return text;
   }
 
-  async #set(node: string, standing: Standing): Promise<void> {
-    checkNodeName(node);
-    if (!this.#standings.has(node) && this.#standings.size >= MAX_NODES) {
-      throw new CertsError('WEFT_CERTS_TOO_MANY', `there are ${MAX_NODES} nodes already`, { nextStep: 'find out who makes up nodes' });
+  async #write(file: string, content: object): Promise<void> {
+    await replacePrivateFile(join(this.#directory, file), `${JSON.stringify(content)}\n`);
+    this.#directorySeen = true;
+  }
+
+  /** False: there is none yet. @throws when it is gone, or cannot be looked at */
+  async #checkDirectory(): Promise<boolean> {
+    try {
+      await stat(this.#directory);
+      this.#directorySeen = true;
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT' && !this.#directorySeen) return false;
+      throw error;
     }
-    // On disk first: an eviction that a crash undoes would be none.
-    if (this.#directory !== null) await replacePrivateFile(join(this.#directory, `${node}.json`), `${JSON.stringify(standing)}\n`);
-    this.#standings.set(node, standing);
   }
 }
 
-function readStanding(path: string, text: string | null): Standing {
-  try {
-    const { namespaces, evicted, joinedAgainAt } = JSON.parse(text ?? '') as Standing;
-    const areNames = Array.isArray(namespaces) && namespaces.every((name) => typeof name === 'string');
-    if (areNames && typeof evicted === 'boolean' && typeof joinedAgainAt === 'number') return { namespaces, evicted, joinedAgainAt };
-  } catch {
-    // As good as a wrong form.
+function readEviction(text: string): string {
+  const { eviction } = parse(text);
+  if (typeof eviction === 'string') return eviction;
+  throw new Error('its eviction makes no sense');
+}
+
+function readJoin(text: string): Join {
+  const { namespaces, joinedAgainAt, eviction = null, evicted = false } = parse(text);
+  const areNames = Array.isArray(namespaces) && namespaces.every((name) => typeof name === 'string');
+  const isEviction = eviction === null || typeof eviction === 'string';
+  if (areNames && isEviction && typeof evicted === 'boolean' && typeof joinedAgainAt === 'number') {
+    return { namespaces, evicted, joinedAgainAt, eviction };
   }
-  throw new CertsError('WEFT_CERTS_NODE_REGISTER', `${path} makes no sense`, {
-    nextStep: 'put back a backup of it, or remove it and evict the node again',
-  });
+  throw new Error('its join makes no sense');
+}
+
+function parse(text: string): Readonly<Record<string, unknown>> {
+  return (JSON.parse(text) ?? {}) as Readonly<Record<string, unknown>>;
 }

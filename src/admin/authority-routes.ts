@@ -44,7 +44,7 @@ function metricsRoute(source: AuthoritySource): Route {
   return async (request) => {
     const path = pathOf(request);
     if (request.method !== 'GET' || path !== METRICS) return notFound(AUTHORITY, path);
-    return metricsAnswer(authorityMetrics(source.status(), Date.now()));
+    return metricsAnswer(authorityMetrics(await source.status(), Date.now()));
   };
 }
 
@@ -62,7 +62,7 @@ function authorityRoutes(source: AuthoritySource): Route {
 async function answerTo(source: AuthoritySource, request: IncomingMessage, path: string): Promise<Answer | null> {
   switch (`${request.method} ${path}`) {
     case 'GET ':
-      return json(200, source.status());
+      return json(200, await source.status());
     case 'GET /certificates':
       return json(200, source.certificates());
     case 'GET /tokens':
@@ -73,14 +73,14 @@ async function answerTo(source: AuthoritySource, request: IncomingMessage, path:
       return json(200, await source.prepare(material(await readJson(AUTHORITY, request))));
     case 'POST /rotate':
       await source.rotate(material(await readJson(AUTHORITY, request)));
-      return json(200, source.status());
+      return json(200, await source.status());
   }
   const [, kind, name = '', verb] = /^\/(slots|tokens|nodes)\/([A-Za-z0-9._-]{1,253})(?:\/(activate|taint|revoke))?$/.exec(path) ?? [];
   if (request.method === 'POST' && kind === 'slots' && verb !== undefined) {
     if (verb === 'activate') await source.activate(name, isForced(await readJson(AUTHORITY, request)));
     else if (verb === 'taint') await source.taint(name);
     else await source.revoke(name);
-    return json(200, source.status());
+    return json(200, await source.status());
   }
   if (request.method !== 'DELETE' || verb !== undefined) return null;
   if (kind === 'tokens') await source.revokeToken(name);

@@ -35,7 +35,7 @@ export interface IdentityProviderParts {
 export interface OpenedIdentityProvider {
   readonly provider: IdentityProvider;
   /** Of the authority that this process holds; none when another has it. */
-  readonly metrics: () => readonly MetricFamily[];
+  readonly metrics: () => Promise<readonly MetricFamily[]>;
 }
 
 /**
@@ -50,7 +50,7 @@ export async function openIdentityProvider(options: AgentOptions, parts: Identit
     const { socketPath, broker } = chosen;
     return {
       provider: owner.use(new SpireProvider({ trustDomain, socketPath, broker: broker === null ? null : { ...broker, processes } })),
-      metrics: () => [],
+      metrics: async () => [],
     };
   }
   if (chosen.kind === 'remote') {
@@ -58,7 +58,7 @@ export async function openIdentityProvider(options: AgentOptions, parts: Identit
     const directory = join(stateDirectory, 'node');
     return {
       provider: owner.use(await RemoteProvider.open({ server, trustDomain, nodeName, stateDirectory: directory, tokenFile, log })),
-      metrics: () => [],
+      metrics: async () => [],
     };
   }
   const authority = owner.use(await openAuthority(options, chosen));
@@ -66,7 +66,7 @@ export async function openIdentityProvider(options: AgentOptions, parts: Identit
   const from = chosen.kind === 'directory' ? chosen.directory : chosen.certificateFile;
   return {
     provider: owner.use(new AuthorityProvider({ authority, nodeName, from })),
-    metrics: () => authorityMetrics(source.status(), Date.now()),
+    metrics: async () => authorityMetrics(await source.status(), Date.now()),
   };
 }
 
@@ -95,11 +95,13 @@ async function readPassphrase(path: string): Promise<string> {
 
 async function serveAuthority(
   authority: Authority,
-  { issuance, runDirectory }: AgentOptions,
+  { issuance, runDirectory, stateDirectory }: AgentOptions,
   chosen: OwnAuthority,
   { placements, log, owner }: IdentityProviderParts,
 ): Promise<AuthoritySource> {
-  const nodes = await NodeRegister.open(chosen.kind === 'directory' ? join(chosen.directory, 'joined') : null);
+  // An authority that was given has no directory: where the agent would keep one, evictions outlast the process.
+  const directory = chosen.kind === 'directory' ? chosen.directory : join(stateDirectory, 'ca');
+  const nodes = new NodeRegister(join(directory, 'joined'));
   const counts = new IssuanceCounts();
   const source = authoritySource(authority, nodes, counts);
   owner.use(await serveAuthoritySocket(source, runDirectory, log));

@@ -356,7 +356,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       clockSkew(provider.status().clockSkewSeconds),
       bundleRefreshFailures(federation.status()),
       configurationProblems(problems.counts),
-      ...opened.metrics(),
+      ...(await opened.metrics()),
     ];
   }
 

@@ -29,7 +29,7 @@ export const AUTHORITY_FILES: OwnFiles = {
     // Its temporary files are `.<node>.<pid>.<random>`.
     nodes: { files: /^(?:[^.].*\.json|\..+\.\d+\.[0-9a-f]{12})$/ },
     tokens: { files: new RegExp(String.raw`^[0-9a-f]{64}\.json${TEMPORARY}$`) },
-    joined: { files: JSON_FILES },
+    joined: { files: new RegExp(String.raw`^[^.].*\.(?:json|evicted)${TEMPORARY}$`) },
     'last-good': LAST_GOOD,
   },
 };

@@ -63,7 +63,7 @@ export async function serveAuthority(options: AuthorityProcessOptions): Promise<
       ...publication(options.bundleEndpoint),
     }),
   );
-  const nodes = await NodeRegister.open(join(options.authorityDirectory, 'joined'));
+  const nodes = new NodeRegister(join(options.authorityDirectory, 'joined'));
   const counts = new IssuanceCounts();
   const source = authoritySource(authority, nodes, counts);
   started.use(await serveAuthoritySocket(source, runDirectory, log));

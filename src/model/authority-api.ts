@@ -137,7 +137,7 @@ export interface TokensAnswer {
 
 /** The authority as its socket shows it. */
 export interface AuthoritySource {
-  status(): AuthorityStatusAnswer;
+  status(): Promise<AuthorityStatusAnswer>;
   certificates(): CertificatesAnswer;
   prepare(material: Material | null): Promise<SlotAnswer>;
   rotate(material: Material | null): Promise<void>;

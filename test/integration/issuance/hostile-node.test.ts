@@ -99,7 +99,7 @@ describe('an evicted node', () => {
       await assert.rejects(world.certify(world.client(), { token }), { status: GRPC_STATUS.UNAUTHENTICATED });
       await assert.rejects(world.certify(world.client(), { token, impersonate: WEB }), { status: GRPC_STATUS.UNAUTHENTICATED });
     }
-    assert.equal(world.nodes.isEvicted('node-b'), true);
+    assert.equal((await world.nodes.standing('node-b')).evicted, true);
     assert.equal((await world.certify(world.client(), { token: others })).length, 2);
     const anew = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 });
     assert.equal((await world.certify(world.client(), { token: anew })).length, 2);

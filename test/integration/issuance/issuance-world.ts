@@ -31,7 +31,7 @@ export interface Credentials {
 
 /** An authority with its issuance service on loopback, and whoever calls it. */
 export class IssuanceWorld implements AsyncDisposable {
-  readonly directory: string = mkdtempSync(join(tmpdir(), 'weft-issuance-'));
+  readonly directory: string;
   /** Lines of the server's log: message and fields. */
   readonly logged: string[] = [];
   readonly placed: Set<string> = new Set([`node-b ${WEB}`, `node-c ${DATABASE}`]);
@@ -42,8 +42,15 @@ export class IssuanceWorld implements AsyncDisposable {
   readonly counts: IssuanceCounts = new IssuanceCounts();
   clock: Clock = systemClock;
 
-  static async start(options: Partial<IssuanceOptions> = {}): Promise<IssuanceWorld> {
-    const world = new IssuanceWorld();
+  private constructor(beside: IssuanceWorld | null) {
+    this.directory = beside?.directory ?? mkdtempSync(join(tmpdir(), 'weft-issuance-'));
+    if (beside === null) this.#stack.defer(() => rmSync(this.directory, { recursive: true }));
+    this.#stack.defer(() => this.stopServer());
+  }
+
+  /** @param beside another process on the same authority's directory */
+  static async start(options: Partial<IssuanceOptions> = {}, beside: IssuanceWorld | null = null): Promise<IssuanceWorld> {
+    const world = new IssuanceWorld(beside);
     world.clock = options.clock ?? systemClock;
     await world.startServer(options);
     return world;
@@ -59,7 +66,7 @@ export class IssuanceWorld implements AsyncDisposable {
   async startServer(options: Partial<IssuanceOptions> = {}): Promise<void> {
     const directory = join(this.directory, 'ca');
     this.authority = await Authority.open({ directory, trustDomain: TRUST_DOMAIN, nodeName: 'node-a', clock: this.clock });
-    this.nodes = await NodeRegister.open(join(directory, 'joined'));
+    this.nodes = new NodeRegister(join(directory, 'joined'));
     this.server = await IssuanceServer.start({
       authority: this.authority,
       nodes: this.nodes,
@@ -148,8 +155,6 @@ export class IssuanceWorld implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stack.disposeAsync();
-    await this.stopServer();
-    rmSync(this.directory, { recursive: true });
   }
 }
 

@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { connect } from 'node:net';
 import { describe, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
+import { CertsError } from '../../../certs/errors.ts';
 import { MINT_JWT_SVID, WATCH } from '../../../certs/issuance/messages.ts';
 import { readCertificateFields } from '../../../certs/x509/certificate-fields.ts';
 import { toPem } from '../../../certs/x509/pem.ts';
@@ -69,26 +70,30 @@ describe('CreateCertificate', () => {
     assert.deepEqual(counted, { unauthenticated: 1, not_allowed: 1, rate_limited: 0, malformed: 0, failed: 0 });
   });
 
-  test('refuses requests that prove nothing, with the reason, and spends no token on what is no request', async () => {
+  test('refuses requests that prove nothing, with the reason, and spends no token on them', async () => {
     await using world = await IssuanceWorld.start();
-    const client = world.client();
+    const joining = world.client();
     const token = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 60 });
-    await refused(world.certify(client, { csr: 'garbage', token }), GRPC_STATUS.INVALID_ARGUMENT, /no PEM/);
-    assert.deepEqual(urisOf((await world.certify(client, { token }))[0]), [NODE_B]);
-
     const node = world.client(await world.credentials(NODE_B));
     const request = await forgeRequest({});
     const damaged = new Uint8Array(request);
     damaged[damaged.length - 1] = (damaged.at(-1) as number) ^ 1;
-    await refused(
-      world.certify(node, { csr: toPem('CERTIFICATE REQUEST', damaged) }),
-      GRPC_STATUS.INVALID_ARGUMENT,
-      /own key|cannot be read/,
-    );
     const weak = await forgeRequest({
       keyAlgorithm: { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256', modulusLength: 1024, publicExponent: new Uint8Array([1, 0, 1]) },
     });
-    await refused(world.certify(node, { csr: toPem('CERTIFICATE REQUEST', weak) }), GRPC_STATUS.INVALID_ARGUMENT, /weak/);
+    const wrong: readonly [string, RegExp][] = [
+      ['garbage', /no PEM/],
+      [toPem('CERTIFICATE REQUEST', Buffer.from('garbage')), /cannot be read/],
+      [toPem('CERTIFICATE REQUEST', damaged), /own key|cannot be read/],
+      [toPem('CERTIFICATE REQUEST', weak), /weak/],
+    ];
+    for (const [csr, says] of wrong) {
+      await refused(world.certify(node, { csr }), GRPC_STATUS.INVALID_ARGUMENT, says);
+      await refused(world.certify(joining, { csr, token }), GRPC_STATUS.INVALID_ARGUMENT, says);
+    }
+    assert.equal(world.counts.joins, 0);
+    assert.deepEqual(urisOf((await world.certify(joining, { token }))[0]), [NODE_B]);
+    await refused(world.certify(joining, { token }), GRPC_STATUS.UNAUTHENTICATED, /^the caller is not known$/);
   });
 
   test('bounds the life of what it gives', async () => {
@@ -147,7 +152,7 @@ describe('joining by token', () => {
     assert.match(world.logged.join('\n'), /unknown, or was used before/);
   });
 
-  test('a token that joins once impersonates nobody', async () => {
+  test('a token that joins once impersonates nobody, and still joins', async () => {
     await using world = await IssuanceWorld.start();
     const token = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 60 });
     await refused(
@@ -155,6 +160,21 @@ describe('joining by token', () => {
       GRPC_STATUS.PERMISSION_DENIED,
       /^the caller may not have this$/,
     );
+    assert.deepEqual(urisOf((await world.certify(world.client(), { token }))[0]), [NODE_B]);
+  });
+
+  test('a token outlasts that its node asks too often, and that the authority cannot write', async () => {
+    await using world = await IssuanceWorld.start({ service: { perNode: { perSecond: 0.01, burst: 1 } } });
+    await world.certify(world.client(await world.credentials(NODE_B)));
+    const token = await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 60 });
+    await refused(world.certify(world.client(), { token }), GRPC_STATUS.RESOURCE_EXHAUSTED, /too many/);
+    await world.stopServer();
+    await world.startServer();
+    const issue = world.authority.issue.bind(world.authority);
+    world.authority.issue = () => Promise.reject(new CertsError('WEFT_CERTS_DIRECTORY', 'no space left on device'));
+    await refused(world.certify(world.client(), { token }), GRPC_STATUS.UNAVAILABLE, /^the authority cannot answer now$/);
+    world.authority.issue = issue;
+    assert.deepEqual(urisOf((await world.certify(world.client(), { token }))[0]), [NODE_B]);
   });
 
   test('a reusable token is the credential of a ztunnel: it impersonates what runs on its node', async () => {

@@ -450,9 +450,21 @@ test('a given authority issues, and is not rotated', async () => {
   await assert.rejects(one.rotate(), error('WEFT_CERTS_FIXED'));
 });
 
+test('a join token outlasts that there are too many nodes', async () => {
+  const root = await forgeRoot();
+  const one = opened.use(
+    await Authority.given({ certificate: root.pem, key: root.privateKey, trustDomain: TRUST_DOMAIN, nodeName: 'node-1' }),
+  );
+  for (let index = 0; index < 10_000; index++) one.nodeSeen({ name: `other-${index}`, acknowledged: null });
+  const token = await one.tokens.create({ node: 'node-2', ttlSeconds: 60 });
+  await assert.rejects(one.tokens.redeem(token), error('WEFT_CERTS_TOO_MANY'));
+  one.nodeGone('other-0');
+  assert.equal((await one.tokens.redeem(token)).node, 'node-2');
+});
+
 test('node names that would lead out of the directory are refused', async () => {
   const one = await open(join(home, 'names'));
-  for (const name of ['', '.', '..', '../x', 'a/b', 'a\0b', '.hidden', 'a'.repeat(254)])
+  for (const name of ['', '.', '..', '../x', 'a/b', 'a\0b', '.hidden', 'a'.repeat(201)])
     assert.throws(() => one.nodeSeen({ name, acknowledged: null }), error('WEFT_CERTS_NODE_NAME'));
 });
 

@@ -9,11 +9,20 @@ let home: string;
 let directory: string;
 let now = Date.now();
 let redeemed: TokenGrant[] = [];
+let isFull = false;
 const roots = [Buffer.from('root one'), Buffer.from('root two')];
 const NODE = { node: 'node-1', ttlSeconds: 600 };
 
 const open = (): JoinTokens =>
-  new JoinTokens({ directory, now: () => now, roots: () => roots, onRedeemed: (grant) => redeemed.push(grant) });
+  new JoinTokens({
+    directory,
+    now: () => now,
+    roots: () => roots,
+    onRedeem: () => {
+      if (isFull) throw new Error('no room');
+    },
+    onRedeemed: (grant) => redeemed.push(grant),
+  });
 
 before(async () => {
   home = await mkdtemp(join(tmpdir(), 'weft-tokens-'));
@@ -22,6 +31,7 @@ before(async () => {
 beforeEach(() => {
   directory = join(home, Math.random().toString(36).slice(2));
   redeemed = [];
+  isFull = false;
 });
 
 after(() => rm(home, { recursive: true, force: true }));
@@ -34,6 +44,18 @@ test('a token lets its node in once, with what was granted', async () => {
   assert.deepEqual(redeemed, [grant]);
   await assert.rejects(tokens.redeem(token), { code: 'WEFT_CERTS_TOKEN', message: /unknown, or was used/ });
   assert.equal(redeemed.length, 1);
+});
+
+test('a token that is only looked at is not used up, nor one for which there is no room', async () => {
+  const tokens = open();
+  const token = await tokens.create(NODE);
+  assert.equal((await open().find(token)).node, 'node-1');
+  isFull = true;
+  await assert.rejects(tokens.redeem(token), /no room/);
+  assert.deepEqual(redeemed, []);
+  isFull = false;
+  await tokens.redeem(token);
+  await assert.rejects(tokens.find(token), { code: 'WEFT_CERTS_TOKEN', message: /unknown, or was used/ });
 });
 
 test('of twenty that come with one token at once, in two processes, exactly one gets in', async () => {
@@ -128,7 +150,7 @@ test('bad requests for tokens are refused', async () => {
 });
 
 test('there are at most a thousand; expired ones make room', async () => {
-  const tokens = new JoinTokens({ directory: null, now: () => now, roots: () => roots, onRedeemed: () => {} });
+  const tokens = new JoinTokens({ directory: null, now: () => now, roots: () => roots, onRedeem: () => {}, onRedeemed: () => {} });
   for (let i = 0; i < 1000; i++) await tokens.create(NODE);
   await assert.rejects(tokens.create(NODE), { code: 'WEFT_CERTS_TOO_MANY' });
   now += 600_000;

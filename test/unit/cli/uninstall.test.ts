@@ -17,6 +17,8 @@ const AUTHORITY = [
   `tokens/${HASH}.json`,
   `tokens/${HASH}.json.12.0123456789ab.tmp`,
   'joined/node-b.json',
+  'joined/node-b.evicted',
+  'joined/node-b.evicted.12.0123456789ab.tmp',
   `last-good/${HASH}`,
   `last-good/${HASH}.new`,
 ];

@@ -6,11 +6,11 @@ import type { IssuingAuthority } from '../../../../certs/issuance/issuing-author
 import { NodeRegister } from '../../../../certs/issuance/node-register.ts';
 import { Metadata } from '../../../../src/grpc/metadata.ts';
 
-test('who shows no SVID has no more tries for having an IPv6 /64 of addresses', async () => {
+test('who shows no SVID has no more tries for having an IPv6 /64 of addresses', () => {
   const bundle = { trustDomain: 'a.test', x509Authorities: [], jwtAuthorities: [], sequence: 1n, refreshHintSeconds: null };
   const service = new IssuanceService({
     authority: { tokens: {}, trust: () => ({ sequence: 1n, bundle, taintedKeys: [], revokedKeys: [] }) } as unknown as IssuingAuthority,
-    nodes: await NodeRegister.open(null),
+    nodes: new NodeRegister('/nonexistent'),
     counts: new IssuanceCounts(),
     placements: { runsOn: () => false },
     log: { info: () => {}, warn: () => {}, error: () => {} },

@@ -8,17 +8,19 @@ import {
   type Caller,
   type IssuancePeer,
 } from '../../../../certs/issuance/caller.ts';
+import type { TokenGrant } from '../../../../certs/authority/join-tokens.ts';
 import { CertsError } from '../../../../certs/errors.ts';
 import { Metadata } from '../../../../src/grpc/metadata.ts';
 import { parseSpiffeId } from '../../../../src/model/identity.ts';
 
 const WEB = 'spiffe://cluster.local/ns/ns-a/sa/sa-a';
-const NODE: Caller = { node: 'zt-node', by: 'svid', grantedNamespaces: null };
+const redeem = async (): Promise<void> => {};
+const NODE: Caller = { node: 'zt-node', by: 'svid', grantedNamespaces: null, redeem };
 
-/** `placed`: `node identity` of each workload there is. */
-function impersonate(caller: Caller, requested: string, placed: readonly string[]): string {
+/** `placed`: `node identity` of each workload there is. `namespaces`: what the node was granted when it joined. */
+function impersonate(caller: Caller, requested: string, placed: readonly string[], namespaces: readonly string[] = []): string {
   const placements = { runsOn: (node: string, identity: string) => placed.includes(`${node} ${identity}`) };
-  return authoriseImpersonation(caller, requested, { trustDomain: 'cluster.local', placements, nodes: { mayRun: () => false } }).text;
+  return authoriseImpersonation(caller, requested, { trustDomain: 'cluster.local', placements, namespaces }).text;
 }
 
 function peer(identity: string | null): IssuancePeer {
@@ -45,21 +47,35 @@ describe('impersonation', () => {
     refused(NODE, other, [`zt-node ${other}`], /no workload's identity/);
   });
   test('a caller that has not joined', () => {
-    refused({ node: 'zt-node', by: 'one-time-token', grantedNamespaces: ['ns-a'] }, WEB, [`zt-node ${WEB}`], /before it joined/);
+    refused({ node: 'zt-node', by: 'one-time-token', grantedNamespaces: ['ns-a'], redeem }, WEB, [`zt-node ${WEB}`], /before it joined/);
   });
   test('a namespace that its token grants', () => {
-    assert.equal(impersonate({ node: 'zt-node', by: 'token', grantedNamespaces: ['ns-a'] }, WEB, []), WEB);
-    refused({ node: 'zt-node', by: 'token', grantedNamespaces: ['ns-b'] }, WEB, [], /no workload with it runs there/);
+    assert.equal(impersonate({ node: 'zt-node', by: 'token', grantedNamespaces: ['ns-a'], redeem }, WEB, []), WEB);
+    refused({ node: 'zt-node', by: 'token', grantedNamespaces: ['ns-b'], redeem }, WEB, [], /no workload with it runs there/);
+  });
+  test('a namespace that it was granted when it joined, unless it shows a token that says otherwise', () => {
+    assert.equal(impersonate(NODE, WEB, [], ['ns-a']), WEB);
+    assert.throws(() => impersonate({ ...NODE, by: 'token', grantedNamespaces: [] }, WEB, [], ['ns-a']), {
+      code: 'WEFT_CERTS_CALLER_REFUSED',
+    });
   });
 });
 
 describe('who calls', () => {
+  const looked: string[] = [];
   const redeemed: string[] = [];
+  const grant = (token: string): Promise<TokenGrant> => {
+    if (token !== 'good') throw new CertsError('WEFT_CERTS_TOKEN', 'it is unknown');
+    return Promise.resolve({ id: '', node: 'node-b', namespaces: [], reusable: false, expiresAt: 0 });
+  };
   const tokens = byJoinToken({
+    find: async (token) => {
+      looked.push(token);
+      return grant(token);
+    },
     redeem: async (token) => {
       redeemed.push(token);
-      if (token !== 'good') throw new CertsError('WEFT_CERTS_TOKEN', 'it is unknown');
-      return { id: '', node: 'node-b', namespaces: [], reusable: false, expiresAt: 0 };
+      return grant(token);
     },
   });
   const who = (identity: string | null, ...authorization: readonly string[]): Promise<Caller> =>
@@ -67,15 +83,20 @@ describe('who calls', () => {
   const unknown = { code: 'WEFT_CERTS_CALLER_UNKNOWN' };
 
   test('a node, by its SVID', async () => {
-    assert.deepEqual(await who('spiffe://cluster.local/node/node-a'), { node: 'node-a', by: 'svid', grantedNamespaces: null });
+    const { node, by, grantedNamespaces } = await who('spiffe://cluster.local/node/node-a');
+    assert.deepEqual([node, by, grantedNamespaces], ['node-a', 'svid', null]);
   });
   test('a node that shows a token besides its SVID keeps the token', async () => {
-    redeemed.length = 0;
-    await who('spiffe://cluster.local/node/node-a', 'Bearer good');
-    assert.deepEqual(redeemed, []);
+    const caller = await who('spiffe://cluster.local/node/node-a', 'Bearer good');
+    await caller.redeem();
+    assert.deepEqual([...redeemed], []);
   });
   test('a node, by its token', async () => {
-    assert.deepEqual(await who(null, 'Bearer good'), { node: 'node-b', by: 'one-time-token', grantedNamespaces: [] });
+    const caller = await who(null, 'Bearer good');
+    assert.deepEqual([caller.node, caller.by, caller.grantedNamespaces], ['node-b', 'one-time-token', []]);
+    assert.deepEqual(redeemed, []);
+    await caller.redeem();
+    assert.deepEqual(redeemed, ['good']);
   });
   test('nobody: no SVID, no token', () => assert.rejects(who(null), unknown));
   test('nobody: a token that is refused', () => assert.rejects(who(null, 'Bearer bad'), unknown));
@@ -87,9 +108,9 @@ describe('who calls', () => {
       ['Bearer good good'],
       [`Bearer ${'x'.repeat(5000)}`],
     ]) {
-      redeemed.length = 0;
+      looked.length = 0;
       await assert.rejects(who(null, ...fields), unknown);
-      assert.deepEqual(redeemed, []);
+      assert.deepEqual(looked, []);
     }
   });
   test('a workload, and paths that look like a node’s', async () => {
