@@ -44,7 +44,7 @@ pkcs12: keystore.p12 with the alias svid, truststore.p12, and svid.pem. What hol
       const password = storePassword(flags);
       const directory = absolutePath('--out', flags.out);
       const received = await withWorkloadApi(endpointAddress(flags.socket, process.env), async (client) =>
-        defaultSvid(await client.x509Svids()),
+        defaultSvid(await client.currentX509Svids()),
       );
       const files =
         password === null ? (flags.format === 'pem' ? pemFiles(received) : derFiles(received)) : await storeFiles(received, password);

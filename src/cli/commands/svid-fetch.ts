@@ -74,7 +74,7 @@ async function fetchX509(client: WorkloadApiClient, flags: FetchFlags, terminal:
     if (directory !== null) writeSvidFiles(directory, pemFiles(svid), svid.id, flags.force === true);
     terminal.out(flags.json === true ? jsonText(svidJson(svid)) : svidText(svid));
   };
-  if (flags.watch !== true) return take(defaultSvid(await client.x509Svids()));
+  if (flags.watch !== true) return take(defaultSvid(await client.currentX509Svids()));
   const stop = new AbortController();
   const onSignal = (): void => stop.abort();
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
