@@ -4,7 +4,7 @@ import { defaultSvid, type ReceivedSvid } from '../../../certs/workload-api/rece
 import { certificatesToPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { SVID_FILE, type SvidFile, writeSvidFiles } from '../svid-directory.ts';
 import { endpointAddress, withWorkloadApi } from '../workload-api.ts';
 import { readSecret } from './ca-flags.ts';

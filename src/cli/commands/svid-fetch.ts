@@ -6,7 +6,7 @@ import { certificatesToPem, toPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import { jsonText } from '../json-text.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { SVID_FILE, type SvidFile, writeSvidFiles } from '../svid-directory.ts';
 import { table } from '../table.ts';
 import type { Terminal } from '../terminal.ts';
