@@ -7,7 +7,6 @@ import { allowedLookup } from '../allowed-lookup.ts';
 import { CertsError } from '../errors.ts';
 import { peerChain } from '../../src/model/peer-certificates.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
-import { certificatesToPem } from '../x509/pem.ts';
 import { MAX_BUNDLE_LENGTH } from './bundle-format.ts';
 import type { SpiffeBundle } from './trust-state.ts';
 
@@ -151,7 +150,7 @@ function verifyEndpoint(url: URL, socket: TLSSocket, endpointId: string, { bundl
       bundle: (trustDomain) => {
         const found = bundle(trustDomain);
         if (found === null) return null;
-        return { trustDomain, roots: certificatesToPem(found.x509Authorities), sequence: 1, revokedKeys: [] };
+        return { trustDomain, roots: found.x509Authorities, sequence: 1, revokedKeys: [] };
       },
     },
     { now, cacheSize: 0 },

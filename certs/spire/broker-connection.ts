@@ -84,9 +84,8 @@ export class BrokerConnection implements AsyncDisposable {
 
   #checkServer(tls: TLSSocket, { bundle }: TrustState): void {
     const { trustDomain, servers, socketPath } = this.#options;
-    const roots = certificatesToPem(bundle.x509Authorities);
     const verifier = new SvidVerifier(
-      { bundle: (name) => (name === trustDomain ? { trustDomain, roots, revokedKeys: [], sequence: 0 } : null) },
+      { bundle: (name) => (name === trustDomain ? { trustDomain, roots: bundle.x509Authorities, revokedKeys: [], sequence: 0 } : null) },
       { cacheSize: 0 },
     );
     const server = verifier.verify(chainOf(tls)).text;

@@ -65,7 +65,7 @@ function readSvid(svid: X509Svid, trustDomain: string, now: number): SvidMateria
 
 /** What peers would refuse is refused here, with the reason. */
 function verifierOf(bundle: Uint8Array, trustDomain: string, now: number): SvidVerifier {
-  const roots = certificatesToPem(splitCertificates(bundle));
+  const roots = splitCertificates(bundle);
   return new SvidVerifier({ bundle: () => ({ trustDomain, roots, revokedKeys: [], sequence: 0 }) }, { now: () => now, cacheSize: 0 });
 }
 
