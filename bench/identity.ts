@@ -14,6 +14,7 @@ import { SvidVerifier } from '../certs/svid/peer-verifier.ts';
 import { SvidManager } from '../certs/svid/svid-manager.ts';
 import { withPemKey } from '../certs/svid/private-key.ts';
 import { SvidTlsContexts, TLS_SUITES } from '../certs/svid/tls-contexts.ts';
+import { certificatesToPem } from '../certs/x509/pem.ts';
 import { Handshake, type HandshakeOwner } from '../proxy/tunnel/handshake.ts';
 import { peerChain } from '../src/model/peer-certificates.ts';
 import { type ResumableSession, SessionStore, type TunnelSessions } from '../proxy/tunnel/session-store.ts';
@@ -202,7 +203,7 @@ function withBareOptions<T>(manager: SvidManager, identity: string, use: (option
     use({
       key,
       cert: svid.certificateChain,
-      ca: bundle.roots,
+      ca: certificatesToPem(bundle.roots),
       minVersion: 'TLSv1.3',
       maxVersion: 'TLSv1.3',
       ciphers: TLS_SUITES,

@@ -1,6 +1,7 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { CertsError } from '../errors.ts';
 import type { TrustState } from '../bundle/trust-state.ts';
+import { publicKeyDigest } from '../x509/public-key.ts';
 import type { CertificateAuthority } from './certificate-authority.ts';
 import type { JwtSigner } from './jwt-signer.ts';
 
@@ -87,11 +88,9 @@ export function newSlotId(): string {
   return randomBytes(6).toString('hex');
 }
 
-/** Lower-case hexadecimal SHA-256 of the SubjectPublicKeyInfo of a slot's signing key. */
+/** The digest of a slot's signing key. */
 export function signingKeyId(slot: Slot): string {
-  return createHash('sha256')
-    .update(slot.x509.material.signingKey.publicKey.export({ type: 'spki', format: 'der' }))
-    .digest('hex');
+  return publicKeyDigest(slot.x509.material.signingKey.publicKey);
 }
 
 export function activeSlot(state: AuthorityState): Slot {

@@ -1,13 +1,12 @@
-import { lookup as resolveName } from 'node:dns';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
-import { isIP, type LookupFunction } from 'node:net';
+import { isIP } from 'node:net';
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { errorText } from '../../src/model/errors.ts';
 import type { BundleEndpointProfile } from '../../src/model/resources.ts';
+import { allowedLookup } from '../allowed-lookup.ts';
 import { CertsError } from '../errors.ts';
 import { peerChain } from '../../src/model/peer-certificates.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
-import { certificatesToPem } from '../x509/pem.ts';
 import { MAX_BUNDLE_LENGTH } from './bundle-format.ts';
 import type { SpiffeBundle } from './trust-state.ts';
 
@@ -110,7 +109,7 @@ async function connectVerified(url: URL, isElsewhere: boolean, options: FetchBun
     ALPNProtocols: ['http/1.1'],
     minVersion: 'TLSv1.2',
     ...(isIP(host) === 0 ? { servername: host } : {}),
-    ...(isElsewhere ? { lookup: fetchableLookup(redirectTargets) } : {}),
+    ...(isElsewhere ? { lookup: allowedLookup(redirectTargets.isFetchable, forbiddenTarget) } : {}),
   };
   if (profile.type === 'https_web') {
     return opened(connect({ ...connection, ...(profile.webRoots === null ? {} : { ca: profile.webRoots }) }), signal);
@@ -140,17 +139,8 @@ function opened(socket: TLSSocket, signal: AbortSignal): Promise<TLSSocket> {
   });
 }
 
-function fetchableLookup({ isFetchable }: RedirectTargets): LookupFunction {
-  return (name, lookupOptions, callback) => {
-    resolveName(name, { ...lookupOptions, all: true }, (error, found) => {
-      if (error !== null) return callback(error, '', 0);
-      const allowed = found.filter(({ address }) => isFetchable(address));
-      const [first] = allowed;
-      if (first === undefined)
-        return callback(new Error(`the redirect to ${name} leads to an address that nothing is fetched from`), '', 0);
-      return lookupOptions.all ? callback(null, allowed) : callback(null, first.address, first.family);
-    });
-  };
+function forbiddenTarget(name: string): Error {
+  return new Error(`the redirect to ${name} leads to an address that nothing is fetched from`);
 }
 
 /** SPIFFE_Federation.md section 5.2.2.4: a valid X.509-SVID with exactly the endpoint's SPIFFE ID, by the bundle of that ID's trust domain. */
@@ -160,7 +150,7 @@ function verifyEndpoint(url: URL, socket: TLSSocket, endpointId: string, { bundl
       bundle: (trustDomain) => {
         const found = bundle(trustDomain);
         if (found === null) return null;
-        return { trustDomain, roots: certificatesToPem(found.x509Authorities), sequence: 1, revokedKeys: [] };
+        return { trustDomain, roots: found.x509Authorities, sequence: 1, revokedKeys: [] };
       },
     },
     { now, cacheSize: 0 },

@@ -4,8 +4,7 @@ import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain } from '../../src/model/identity.ts';
 import { PRIVATE_JWK_MEMBERS } from '../../src/model/jwk.ts';
 import { CertsError } from '../errors.ts';
-import { checkRoots } from '../svid/peer-verifier.ts';
-import { toPem } from '../x509/pem.ts';
+import { checkRoot } from '../svid/peer-verifier.ts';
 import type { JwtAuthority, SpiffeBundle } from './trust-state.ts';
 
 /** Longer documents are refused unread. */
@@ -126,7 +125,7 @@ function readX509Entry(entry: Jwk): Uint8Array | string {
   const der = Buffer.from(encoded, 'base64');
   if (der.length === 0 || der.toString('base64') !== encoded) return 'has a certificate that is not base64';
   try {
-    checkRoots(toPem('CERTIFICATE', der));
+    checkRoot(der);
   } catch (error) {
     return `has a certificate that cannot be a root: ${errorText(error)}`;
   }

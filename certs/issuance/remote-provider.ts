@@ -10,7 +10,7 @@ import { matchesPin, type ParsedToken, parseJoinToken } from '../authority/join-
 import type { SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import { backoffMs } from '../backoff.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
-import { type Clock, sleep, systemClock } from '../clock.ts';
+import { callAt, type Clock, sleep, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
@@ -70,7 +70,6 @@ const RENEWAL_JITTER = 0.1;
 const SILENCE_MS = 65_000;
 /** Asked for; the authority gives what it allows. */
 const NODE_TTL_SECONDS = 24 * 3600;
-const LONGEST_SLEEP_MS = 10 * 60_000;
 
 /**
  * Identities from our authority on another host. Joins with a token once, then shows the node's own SVID, which it renews at half of its
@@ -351,7 +350,6 @@ export class RemoteProvider implements IdentityProvider {
   #renewAtHalfLife(client: GrpcClient, svid: SvidMaterial, renewed: () => void): () => void {
     const now = this.#clock.now();
     const share = 0.5 * (1 + RENEWAL_JITTER * (2 * this.#random() - 1));
-    let due = now + (svid.notAfter - now) * share;
     let stopped = false;
     let cancel = (): void => {};
     const renew = async (): Promise<void> => {
@@ -360,18 +358,13 @@ export class RemoteProvider implements IdentityProvider {
         renewed();
       } catch (error) {
         this.#options.log.warn({ reason: errorText(error) }, "the node's own SVID could not be renewed; trying again");
-        due = this.#clock.now() + BACKOFF.capMs;
-        waitUntilDue();
+        renewAt(this.#clock.now() + BACKOFF.capMs);
       }
     };
-    const waitUntilDue = (): void => {
-      if (stopped) return;
-      cancel = this.#clock.after(Math.min(Math.max(0, due - this.#clock.now()), LONGEST_SLEEP_MS), () => {
-        if (this.#clock.now() < due) waitUntilDue();
-        else void renew();
-      });
+    const renewAt = (due: number): void => {
+      if (!stopped) cancel = callAt(this.#clock, due, () => void renew());
     };
-    waitUntilDue();
+    renewAt(now + (svid.notAfter - now) * share);
     return () => {
       stopped = true;
       cancel();

@@ -3,7 +3,7 @@ import { constants, randomBytes } from 'node:crypto';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import type { Log } from '../../src/model/log.ts';
-import type { Clock } from '../clock.ts';
+import { callAt, type Clock } from '../clock.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { withPemKey } from '../svid/private-key.ts';
 import { TLS_SUITES } from '../svid/tls-contexts.ts';
@@ -24,8 +24,6 @@ export interface ServerIdentityOptions {
 }
 
 const RETRY_MS = 5_000;
-/** Timers run on the monotonic clock and certificates on the wall clock: look at the latter at least this often. */
-const LONGEST_SLEEP_MS = 10 * 60_000;
 
 /**
  * The SVID that the issuance service shows, from its own authority: renewed at half of its life, and at once when the trust state changes,
@@ -98,12 +96,8 @@ export class ServerIdentity implements Disposable {
   }
 
   #sleepUntil(due: number): void {
-    const { clock } = this.#options;
     this.#cancelTimer();
-    this.#cancelTimer = clock.after(Math.min(Math.max(0, due - clock.now()), LONGEST_SLEEP_MS), () => {
-      if (clock.now() < due) this.#sleepUntil(due);
-      else void this.#renewLater();
-    });
+    this.#cancelTimer = callAt(this.#options.clock, due, () => void this.#renewLater());
   }
 
   [Symbol.dispose](): void {

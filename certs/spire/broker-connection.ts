@@ -1,17 +1,17 @@
 import { once } from 'node:events';
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
+import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import type { TrustState } from '../bundle/trust-state.ts';
 import { CertsError } from '../errors.ts';
 import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../svid/peer-verifier.ts';
 import { withPemKey } from '../svid/private-key.ts';
 import { TLS_SUITES } from '../svid/tls-contexts.ts';
 import type { JwtSvidResponse, X509SvidResponse } from '../workload-api/messages.ts';
+import { CALL_TIMEOUT_MS, dial } from '../workload-api/workload-api-client.ts';
 import { BROKER_FETCH_JWT_SVID, BROKER_SECURITY_HEADER, pidReference, SUBSCRIBE_TO_X509_SVID } from './broker-messages.ts';
 import { certificatesToPem } from '../x509/pem.ts';
-import type { ReceivedSvid } from './read-svids.ts';
 import { noSvid } from './spire-error.ts';
-import { connectUnix, KEEPALIVE_INTERVAL_MS, UNARY_TIMEOUT_MS } from './workload-api-connection.ts';
 
 export interface BrokerConnectionOptions {
   readonly socketPath: string;
@@ -19,11 +19,13 @@ export interface BrokerConnectionOptions {
   /** SPIFFE IDs that the server may have; none: any below `/spire/agent/` of the trust domain, which SPIRE gives to its agents alone. */
   readonly servers: readonly string[];
   /** The broker's own SVID now. */
-  readonly ownSvid: () => ReceivedSvid | null;
+  readonly ownSvid: () => SvidMaterial | null;
   /** What the server's SVID is verified with. */
   readonly trust: () => TrustState | null;
 }
 
+/** gRPC's own servers take more than one question in five minutes for abuse. */
+export const KEEPALIVE_INTERVAL_MS: number = 6 * 60_000;
 const METADATA: Readonly<Record<string, string>> = { [BROKER_SECURITY_HEADER]: 'true' };
 
 /**
@@ -51,7 +53,7 @@ export class BrokerConnection implements AsyncDisposable {
   /** @throws GrpcStatusError */
   jwtSvid(pid: number, identity: string, audience: readonly string[]): Promise<JwtSvidResponse> {
     const request = { reference: pidReference(pid), audience, spiffeId: identity };
-    return this.#client.unary(BROKER_FETCH_JWT_SVID, request, { metadata: METADATA, timeoutMs: UNARY_TIMEOUT_MS });
+    return this.#client.unary(BROKER_FETCH_JWT_SVID, request, { metadata: METADATA, timeoutMs: CALL_TIMEOUT_MS });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -62,7 +64,7 @@ export class BrokerConnection implements AsyncDisposable {
     const svid = this.#options.ownSvid();
     const trust = this.#options.trust();
     if (svid === null || trust === null) throw noSvid('the agent itself', 'without it there is no connection to the Broker API');
-    const socket = await connectUnix(this.#options.socketPath, signal);
+    const socket = await dial({ kind: 'unix', path: this.#options.socketPath }, signal);
     const tls = connectTls({
       socket,
       secureContext: contextOf(svid, trust),
@@ -82,9 +84,8 @@ export class BrokerConnection implements AsyncDisposable {
 
   #checkServer(tls: TLSSocket, { bundle }: TrustState): void {
     const { trustDomain, servers, socketPath } = this.#options;
-    const roots = certificatesToPem(bundle.x509Authorities);
     const verifier = new SvidVerifier(
-      { bundle: (name) => (name === trustDomain ? { trustDomain, roots, revokedKeys: [], sequence: 0 } : null) },
+      { bundle: (name) => (name === trustDomain ? { trustDomain, roots: bundle.x509Authorities, revokedKeys: [], sequence: 0 } : null) },
       { cacheSize: 0 },
     );
     const server = verifier.verify(chainOf(tls)).text;
@@ -97,7 +98,7 @@ export class BrokerConnection implements AsyncDisposable {
   }
 }
 
-function contextOf(svid: ReceivedSvid, { bundle }: TrustState): SecureContext {
+function contextOf(svid: SvidMaterial, { bundle }: TrustState): SecureContext {
   return withPemKey(svid.privateKey, (key) =>
     createSecureContext({
       key,

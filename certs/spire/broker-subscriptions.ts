@@ -1,6 +1,6 @@
+import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import type { X509SvidResponse } from '../workload-api/messages.ts';
 import type { Clock } from '../clock.ts';
-import type { ReceivedSvid } from './read-svids.ts';
 import { SvidSubscription } from './svid-subscription.ts';
 import { processLife, type WorkloadProcesses } from './workload-processes.ts';
 
@@ -62,7 +62,7 @@ export class BrokerSubscriptions implements Disposable {
   }
 
   /** The SVID that an identity has now; null: none. */
-  current(identity: string): ReceivedSvid | null {
+  current(identity: string): SvidMaterial | null {
     const entry = this.#entries.get(identity);
     return entry !== undefined && this.#runs(entry) ? entry.svids.current(identity) : null;
   }

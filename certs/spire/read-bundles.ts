@@ -4,9 +4,8 @@ import { parseStrictJson } from '../../src/jose/strict-json.ts';
 import { parseBundle } from '../bundle/bundle-format.ts';
 import type { JwtAuthority } from '../bundle/trust-state.ts';
 import { CertsError } from '../errors.ts';
-import { checkRoots } from '../svid/peer-verifier.ts';
+import { checkRoot } from '../svid/peer-verifier.ts';
 import { splitCertificates } from '../x509/certificate-sequence.ts';
-import { certificatesToPem } from '../x509/pem.ts';
 import { badMessage } from './spire-error.ts';
 
 const MAX_JSON_DEPTH = 16;
@@ -22,14 +21,14 @@ export function readX509Bundles(bundles: ReadonlyMap<string, Uint8Array>, ownTru
   return readEach(bundles, ownTrustDomain, (bytes, trustDomain) => {
     const roots = splitCertificates(bytes);
     if (trustDomain !== ownTrustDomain) return roots.filter(canBeRoot);
-    checkRoots(certificatesToPem(roots));
+    for (const der of roots) checkRoot(der);
     return roots;
   });
 }
 
 function canBeRoot(der: Uint8Array): boolean {
   try {
-    checkRoots(certificatesToPem([der]));
+    checkRoot(der);
     return true;
   } catch {
     return false;

@@ -1,4 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { parseSpiffeId } from '../../src/model/identity.ts';
 import { CertsError } from '../errors.ts';
@@ -9,27 +10,17 @@ import { splitCertificates } from '../x509/certificate-sequence.ts';
 import { certificatesToPem } from '../x509/pem.ts';
 import { badMessage } from './spire-error.ts';
 
-/** An X.509-SVID as SPIRE sent it, checked. */
-export interface ReceivedSvid {
-  readonly identity: string;
-  /** PEM, leaf first. */
-  readonly certificateChain: string;
-  /** PKCS#8, DER: a copy that the receiver owns, and overwrites with zeros when it is done with it. */
-  readonly privateKey: Uint8Array;
-  /** When the first certificate of the chain expires, in milliseconds since the epoch. */
-  readonly notAfter: number;
-}
-
 /** SPIFFE_Workload_API.md section 5.2.1. */
 const MAX_HINT_BYTES = 1024;
 
 /**
  * Reads the SVIDs of a FetchX509SVID or SubscribeToX509SVID message: the first is the default identity. The keys in the message are
- * overwritten with zeros. Of SVIDs with the same hint, or for the same identity, the first counts.
+ * overwritten with zeros, and the receiver does so with the copies when it is done with them. Each `notAfter` is that of the first
+ * certificate of the chain to expire. Of SVIDs with the same hint, or for the same identity, the first counts.
  * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything in it is wrong: then nothing of it is used
  */
-export function readSvids(response: X509SvidResponse, trustDomain: string, now: number): ReceivedSvid[] {
-  const read: ReceivedSvid[] = [];
+export function readSvids(response: X509SvidResponse, trustDomain: string, now: number): SvidMaterial[] {
+  const read: SvidMaterial[] = [];
   try {
     const hints = new Set<string>();
     for (const svid of response.svids) {
@@ -48,7 +39,7 @@ export function readSvids(response: X509SvidResponse, trustDomain: string, now: 
   }
 }
 
-function readSvid(svid: X509Svid, trustDomain: string, now: number): ReceivedSvid {
+function readSvid(svid: X509Svid, trustDomain: string, now: number): SvidMaterial {
   for (const field of ['spiffeId', 'x509Svid', 'x509SvidKey', 'bundle'] as const) {
     if (svid[field].length === 0) throw badMessage(`an SVID has no ${field}`);
   }
@@ -74,7 +65,7 @@ function readSvid(svid: X509Svid, trustDomain: string, now: number): ReceivedSvi
 
 /** What peers would refuse is refused here, with the reason. */
 function verifierOf(bundle: Uint8Array, trustDomain: string, now: number): SvidVerifier {
-  const roots = certificatesToPem(splitCertificates(bundle));
+  const roots = splitCertificates(bundle);
   return new SvidVerifier({ bundle: () => ({ trustDomain, roots, revokedKeys: [], sequence: 0 }) }, { now: () => now, cacheSize: 0 });
 }
 

@@ -1,5 +1,6 @@
 import type { JwtAuthority, SpiffeBundle, TrustState } from '../bundle/trust-state.ts';
 import type { Clock } from '../clock.ts';
+import { sameList } from '../same-list.ts';
 import { sameBytes } from '../x509/certificate-fields.ts';
 
 /**
@@ -90,8 +91,4 @@ function sameMap<Item>(
     const others = b.get(key);
     return others !== undefined && sameList(items, others, same);
   });
-}
-
-function sameList<Item>(a: readonly Item[], b: readonly Item[], same: (a: Item, b: Item) => boolean): boolean {
-  return a.length === b.length && a.every((item, index) => same(item, b[index] as Item));
 }

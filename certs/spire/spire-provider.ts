@@ -5,7 +5,8 @@ import { type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { IdentityProvider, IdentityProviderStatus, JwtSvid, SvidStanding } from '../identity-provider.ts';
 import type { JwtBundlesResponse, JwtSvidResponse, X509BundlesResponse } from '../workload-api/messages.ts';
-import { BrokerConnection } from './broker-connection.ts';
+import { WorkloadApiClient } from '../workload-api/workload-api-client.ts';
+import { BrokerConnection, KEEPALIVE_INTERVAL_MS } from './broker-connection.ts';
 import { BrokerSubscriptions } from './broker-subscriptions.ts';
 import { readJwtBundles, readX509Bundles } from './read-bundles.ts';
 import { readJwtSvid } from './read-jwt-svid.ts';
@@ -13,7 +14,6 @@ import { SpireBundles } from './spire-bundles.ts';
 import { callProblem, noSvid, withdrawn } from './spire-error.ts';
 import { Subscription } from './subscription.ts';
 import { SvidSubscription } from './svid-subscription.ts';
-import { WorkloadApiConnection } from './workload-api-connection.ts';
 import type { WorkloadProcesses } from './workload-processes.ts';
 
 export interface SpireBrokerOptions {
@@ -47,7 +47,7 @@ const FIRST_SVID_MS = 5_000;
 export class SpireProvider implements IdentityProvider {
   readonly #options: SpireProviderOptions;
   readonly #clock: Clock;
-  readonly #workloadApi: WorkloadApiConnection;
+  readonly #workloadApi: WorkloadApiClient;
   readonly #bundles: SpireBundles;
   /** Of this process: its workloads', or with a broker its own. */
   readonly #ownSvids: SvidSubscription;
@@ -65,7 +65,10 @@ export class SpireProvider implements IdentityProvider {
     const clock = (this.#clock = options.clock ?? systemClock);
     const random = options.random ?? Math.random;
     const onChange = (): void => this.#changed();
-    const api = (this.#workloadApi = new WorkloadApiConnection(options.socketPath));
+    const api = (this.#workloadApi = new WorkloadApiClient({
+      endpoint: { kind: 'unix', path: options.socketPath },
+      keepaliveIntervalMs: KEEPALIVE_INTERVAL_MS,
+    }));
     const bundles = (this.#bundles = new SpireBundles(trustDomain, clock));
     const changedIf = (changed: boolean): void => {
       if (changed) this.#changed();
@@ -96,10 +99,7 @@ export class SpireProvider implements IdentityProvider {
       this.#checkOpen();
       const svids = this.#svidsOf(identity);
       const svid = svids.current(identity);
-      if (svid !== null) {
-        const { certificateChain, privateKey, notAfter } = svid;
-        return { identity, certificateChain, privateKey: privateKey.slice(), notAfter };
-      }
+      if (svid !== null) return { ...svid, privateKey: svid.privateKey.slice() };
       if (svids.isWithdrawn(identity)) throw withdrawn(identity);
       if (limit.reached) throw noSvid(identity, svids.problem ?? 'it has not sent one yet');
       await limit.nextChange();
@@ -111,7 +111,7 @@ export class SpireProvider implements IdentityProvider {
     let response: JwtSvidResponse;
     try {
       response = await (this.#broker === null
-        ? this.#workloadApi.jwtSvid(identity, audience)
+        ? this.#workloadApi.jwtSvids({ audience, spiffeId: identity })
         : this.#broker.connection.jwtSvid(running(this.#broker.subscriptions.of(identity), identity).pid, identity, audience));
     } catch (error) {
       throw error instanceof CertsError ? error : noSvid(identity, callProblem(error));

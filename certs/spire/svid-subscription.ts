@@ -1,6 +1,7 @@
+import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import type { X509SvidResponse } from '../workload-api/messages.ts';
 import type { Clock } from '../clock.ts';
-import { type ReceivedSvid, readSvids } from './read-svids.ts';
+import { readSvids } from './read-svids.ts';
 import { Subscription } from './subscription.ts';
 
 export interface SvidSubscriptionOptions {
@@ -24,7 +25,7 @@ export class SvidSubscription implements Disposable {
   readonly #subscription: Subscription<X509SvidResponse>;
   readonly #options: SvidSubscriptionOptions;
   /** In the order of the message: the first is the default identity. */
-  #svids = new Map<string, ReceivedSvid>();
+  #svids = new Map<string, SvidMaterial>();
   readonly #withdrawn = new Set<string>();
 
   constructor(options: SvidSubscriptionOptions) {
@@ -46,13 +47,13 @@ export class SvidSubscription implements Disposable {
   }
 
   /** The SVID of an identity; null: none, or it has expired. */
-  current(identity: string): ReceivedSvid | null {
+  current(identity: string): SvidMaterial | null {
     const svid = this.#svids.get(identity);
     return svid !== undefined && this.#options.clock.now() < svid.notAfter ? svid : null;
   }
 
   /** The SVID of the default identity (SPIFFE_Workload_API.md section 5.3). */
-  first(): ReceivedSvid | null {
+  first(): SvidMaterial | null {
     for (const identity of this.#svids.keys()) return this.current(identity);
     return null;
   }
@@ -69,7 +70,7 @@ export class SvidSubscription implements Disposable {
     this.#svids.clear();
   }
 
-  #replace(received: readonly ReceivedSvid[]): void {
+  #replace(received: readonly SvidMaterial[]): void {
     const former = this.#svids;
     this.#svids = new Map(received.map((svid) => [svid.identity, svid]));
     for (const [identity, { privateKey }] of former) {

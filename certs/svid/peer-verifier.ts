@@ -4,7 +4,6 @@ import { errorText } from '../../src/model/errors.ts';
 import { IdentityError, parseSpiffeId, type SpiffeId } from '../../src/model/identity.ts';
 import { type CertificateFields, EXTENDED_KEY_USAGE, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
 import type { BundleSource } from './identity-source.ts';
-import { certificatesFromPem } from '../x509/pem.ts';
 import { isStrongKey, publicKeyDigest } from '../x509/public-key.ts';
 import { SIGNATURE_ALGORITHMS } from '../x509/signature-algorithms.ts';
 
@@ -153,7 +152,7 @@ export class SvidVerifier implements PeerVerifier {
     if (set === undefined || set.sequence !== bundle.sequence) {
       const roots: ParsedCertificate[] = [];
       let rejected: string | null = null;
-      for (const der of certificatesFromPem(bundle.roots)) {
+      for (const der of bundle.roots) {
         try {
           const root = parse(der, 'a root');
           checkAuthority(root.fields, 'a root');
@@ -174,13 +173,11 @@ export class SvidVerifier implements PeerVerifier {
 }
 
 /**
- * Checks that every certificate of a bundle can be a root.
+ * Checks that a certificate, DER, can be a root.
  * @throws IdentityError WEFT_IDENTITY_PEER_* with what is wrong
  */
-export function checkRoots(pem: string): void {
-  const roots = certificatesFromPem(pem);
-  if (roots.length === 0 && pem.trim() !== '') throw refuse('CHAIN', 'there is no certificate in it');
-  for (const der of roots) checkAuthority(parse(der, 'a root').fields, 'a root');
+export function checkRoot(der: Uint8Array): void {
+  checkAuthority(parse(der, 'a root').fields, 'a root');
 }
 
 /** X509-SVID.md sections 2 to 4 on a leaf. Returns its SPIFFE ID. */

@@ -7,12 +7,14 @@ import { ChangeNotifier } from '../change-notifier.ts';
 import { callAt, type Clock, systemClock } from '../clock.ts';
 import { CertsError } from '../errors.ts';
 import type { SvidStanding } from '../identity-provider.ts';
+import { sameList } from '../same-list.ts';
 import type { IdentityUpdate } from '../../src/model/worker-messages.ts';
 import type { BundleSource, VersionedIdentitySource } from './identity-source.ts';
-import { checkRoots, SvidVerifier } from './peer-verifier.ts';
+import { checkRoot, SvidVerifier } from './peer-verifier.ts';
 import { shareKey, wipeKey } from './private-key.ts';
 import { type SvidFailure, svidFailure, SvidTimeout } from './svid-failure.ts';
-import { certificatesFromPem, certificatesToPem } from '../x509/pem.ts';
+import { sameBytes } from '../x509/certificate-fields.ts';
+import { certificatesFromPem } from '../x509/pem.ts';
 import { SvidWaiters } from './svid-waiters.ts';
 
 /** Where SVIDs come from: IdentityProvider.x509Svid. Each answer has a key of its own, which the manager owns from then on, and wipes. */
@@ -246,24 +248,26 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   }
 
   /**
-   * Sets the roots of a trust domain, PEM. Empty means that the trust domain revoked everything (SPIFFE_Trust_Domain_and_Bundle.md).
+   * Sets the roots of a trust domain, DER. None means that the trust domain revoked everything (SPIFFE_Trust_Domain_and_Bundle.md).
    * The sequence grows if the content changed.
    * @throws CertsError WEFT_CERTS_BUNDLE when a root cannot be used; the old bundle stays
    */
-  setBundle(trustDomain: string, roots: string, revokedKeys: readonly string[] = []): void {
+  setBundle(trustDomain: string, roots: readonly Uint8Array[], revokedKeys: readonly string[] = []): void {
     checkTrustDomain(trustDomain);
     const old = this.#bundles.get(trustDomain);
-    if (old?.roots === roots && sameTexts(old.revokedKeys, revokedKeys)) return;
+    if (old !== undefined && sameList(old.roots, roots, sameBytes) && sameList(old.revokedKeys, revokedKeys)) return;
     try {
-      checkRoots(roots);
+      for (const der of roots) checkRoot(der);
     } catch (error) {
       throw new CertsError('WEFT_CERTS_BUNDLE', `the trust bundle of ${trustDomain} cannot be used: ${errorText(error)}`, {
-        nextStep: 'give PEM CA certificates with keyCertSign',
+        nextStep: 'give CA certificates with keyCertSign',
         cause: error,
       });
     }
+    // Copies, since the other threads would be sent the whole of a buffer that a view is of.
+    const copies = roots.map((der) => new Uint8Array(der));
     // Never reused, not even after removeBundle: a cache may remember the old content under its number.
-    this.#bundles.set(trustDomain, { trustDomain, roots, revokedKeys, sequence: ++this.#bundleVersion });
+    this.#bundles.set(trustDomain, { trustDomain, roots: copies, revokedKeys, sequence: ++this.#bundleVersion });
     this.#changed();
     this.#reconsider(trustDomain);
   }
@@ -276,14 +280,14 @@ export class SvidManager implements VersionedIdentitySource, Disposable {
   setBundles(own: TrustState, federated: readonly SpiffeBundle[]): CertsError[] {
     const problems: CertsError[] = [];
     const named = new Set<string>();
-    const tainting = !sameTexts(this.#taintedKeys, own.taintedKeys);
+    const tainting = !sameList(this.#taintedKeys, own.taintedKeys);
     this.#taintedKeys = own.taintedKeys;
     for (const [bundle, revokedKeys] of [[own.bundle, own.revokedKeys] as const, ...federated.map((one) => [one, []] as const)]) {
       // A foreign bundle under our own name would be a way into the mesh.
       if (named.has(bundle.trustDomain)) continue;
       named.add(bundle.trustDomain);
       try {
-        this.setBundle(bundle.trustDomain, certificatesToPem(bundle.x509Authorities), revokedKeys);
+        this.setBundle(bundle.trustDomain, bundle.x509Authorities, revokedKeys);
       } catch (error) {
         if (!(error instanceof CertsError)) throw error;
         problems.push(error);
@@ -537,8 +541,4 @@ function problemCode(verifier: SvidVerifier, chain: readonly Uint8Array[]): stri
   } catch (error) {
     return error instanceof IdentityError ? error.code : '';
   }
-}
-
-function sameTexts(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((text, index) => text === b[index]);
 }

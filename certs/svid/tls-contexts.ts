@@ -122,7 +122,8 @@ export class SvidTlsContexts implements TlsContexts, Disposable {
     const generation = createHash('sha256').update(svid.certificateChain);
     const bundles = this.#source.bundles().toSorted((a, b) => (a.trustDomain < b.trustDomain ? -1 : 1));
     for (const { trustDomain, sequence, roots, revokedKeys } of bundles) {
-      generation.update(JSON.stringify([trustDomain, sequence, roots, revokedKeys]));
+      generation.update(JSON.stringify([trustDomain, sequence, revokedKeys]));
+      for (const root of roots) generation.update(root);
     }
     return Buffer.from(hkdfSync('sha256', secret, generation.digest(), `weft session tickets of ${svid.identity}`, TICKET_KEYS_BYTES));
   }

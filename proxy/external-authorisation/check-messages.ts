@@ -2,13 +2,10 @@ import type { ConnectionAttributes } from '../../src/model/policy.ts';
 import type { HeaderChange, Refusal, RequestHead } from '../../src/model/request-gate.ts';
 import { HeaderDraft } from '../gate/header-draft.ts';
 import { fieldValueOf, isChangeable } from '../gate/header-fields.ts';
-import { GrpcError } from '../../src/grpc/grpc-error.ts';
-import { decodeMessage, encodeMessage } from '../../src/grpc/message.ts';
+import type { DecodeLimits } from '../../src/grpc/message.ts';
 import { protobufText } from '../../src/grpc/protobuf.ts';
 import { AuthorisationError } from './authorisation-error.ts';
 import {
-  CHECK_REQUEST,
-  CHECK_RESPONSE,
   type CheckRequest,
   type CheckResponse,
   type DeniedHttpResponse,
@@ -18,17 +15,17 @@ import {
 
 /** What envoy.service.auth.v3.Authorization/Check is asked and answers, as far as Weft has a use for it. */
 
-/** An answer is as long as its transport lets it be. */
-const ANSWER_LIMITS = { maxBytes: Number.POSITIVE_INFINITY, maxFields: 2_048, maxDepth: 8 };
+/** More than any answer that makes sense: 64 KiB of body, and headers. */
+export const ANSWER_LIMITS: DecodeLimits = { maxBytes: 256 * 1024, maxFields: 2_048, maxDepth: 8 };
 const MAX_BODY_BYTES = 64 * 1024;
 const OK = 0n;
 const DEFAULT_DENIAL = 403;
 
 /**
- * Encodes a CheckRequest (attribute_context.proto). `headers` has one entry for each name, several fields joined as HTTP says, with the
+ * A CheckRequest (attribute_context.proto). `headers` has one entry for each name, several fields joined as HTTP says, with the
  * pseudo-headers that Envoy puts there; `path` has the query, and `query` stays empty, as the protocol has it.
  */
-export function encodeCheckRequest(head: RequestHead, connection: ConnectionAttributes, destinationPrincipal: string): Uint8Array {
+export function checkRequest(head: RequestHead, connection: ConnectionAttributes, destinationPrincipal: string): CheckRequest {
   const target = head.query === '' ? head.path : `${head.path}?${head.query}`;
   const headers = new Map<string, string>([
     [':authority', head.host],
@@ -41,7 +38,7 @@ export function encodeCheckRequest(head: RequestHead, connection: ConnectionAttr
     // RFC 6265 section 5.4 and RFC 9113 section 8.2.3 for cookies.
     headers.set(name, before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ','}${value}`);
   }
-  const request: CheckRequest = {
+  return {
     attributes: {
       source: peer(connection.sourceAddress, 0, connection.sourceIdentity?.text ?? ''),
       destination: peer(connection.destinationAddress, connection.destinationPort, destinationPrincipal),
@@ -57,7 +54,6 @@ export function encodeCheckRequest(head: RequestHead, connection: ConnectionAttr
       },
     },
   };
-  return encodeMessage(CHECK_REQUEST, request);
 }
 
 type Peer = NonNullable<NonNullable<CheckRequest['attributes']>['source']>;
@@ -74,20 +70,11 @@ export interface CheckAnswer {
 }
 
 /**
- * Decodes a CheckResponse (external_auth.proto). Status OK allows, any other denies. What says nothing at all, neither a status nor an
+ * Reads a CheckResponse (external_auth.proto). Status OK allows, any other denies. What says nothing at all, neither a status nor an
  * OkHttpResponse, is malformed: an empty message must not open a door.
  * @throws AuthorisationError WEFT_EXTAUTHZ_ANSWER
  */
-export function decodeCheckResponse(bytes: Uint8Array): CheckAnswer {
-  try {
-    return answerOf(decodeMessage(CHECK_RESPONSE, bytes, ANSWER_LIMITS));
-  } catch (cause) {
-    if (!(cause instanceof GrpcError)) throw cause;
-    throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', `the authoriser's answer is ${cause.message}`, { cause });
-  }
-}
-
-function answerOf({ status, deniedResponse, okResponse }: CheckResponse): CheckAnswer {
+export function readCheckResponse({ status, deniedResponse, okResponse }: CheckResponse): CheckAnswer {
   if (status === null && okResponse === null) throw new AuthorisationError('WEFT_EXTAUTHZ_ANSWER', 'the authoriser answered nothing');
   const code = status?.code ?? OK;
   if (code === OK && deniedResponse === null) {

@@ -1,4 +1,5 @@
 import { type MessageType, messageType } from '../../src/grpc/message.ts';
+import type { MethodDefinition } from '../../src/grpc/service.ts';
 
 /**
  * The messages of envoy.service.auth.v3 (attribute_context.proto, external_auth.proto), with the fields that Weft has a use for; others are
@@ -111,7 +112,7 @@ const ATTRIBUTE_CONTEXT: MessageType<AttributeContext> = messageType('envoy.serv
   request: { number: 4, kind: ATTRIBUTE_REQUEST },
 });
 
-export const CHECK_REQUEST: MessageType<CheckRequest> = messageType('envoy.service.auth.v3.CheckRequest', {
+const CHECK_REQUEST: MessageType<CheckRequest> = messageType('envoy.service.auth.v3.CheckRequest', {
   attributes: { number: 1, kind: ATTRIBUTE_CONTEXT },
 });
 
@@ -145,8 +146,15 @@ const OK_HTTP_RESPONSE: MessageType<OkHttpResponse> = messageType('envoy.service
   headersToRemove: { number: 5, kind: 'string', repeated: true },
 });
 
-export const CHECK_RESPONSE: MessageType<CheckResponse> = messageType('envoy.service.auth.v3.CheckResponse', {
+const CHECK_RESPONSE: MessageType<CheckResponse> = messageType('envoy.service.auth.v3.CheckResponse', {
   status: { number: 1, kind: RPC_STATUS },
   deniedResponse: { number: 2, kind: DENIED_HTTP_RESPONSE },
   okResponse: { number: 3, kind: OK_HTTP_RESPONSE },
 });
+
+export const CHECK: MethodDefinition<CheckRequest, CheckResponse> = {
+  path: '/envoy.service.auth.v3.Authorization/Check',
+  kind: 'unary',
+  request: CHECK_REQUEST,
+  response: CHECK_RESPONSE,
+};

@@ -52,11 +52,11 @@ export class MeshAuthorisers implements ExternalAuthorisers, Disposable {
     }
     asked.inFlight++;
     try {
-      const answer = await within(Math.min(provider.timeoutMs, MAX_TIMEOUT_MS), (signal) =>
-        asked.authoriser instanceof HttpAuthoriser
-          ? asked.authoriser.check(head, signal)
-          : asked.authoriser.check(head, connection, signal),
-      );
+      const timeoutMs = Math.min(provider.timeoutMs, MAX_TIMEOUT_MS);
+      const { authoriser } = asked;
+      const answer = await (authoriser instanceof GrpcAuthoriser
+        ? authoriser.check(head, connection, timeoutMs)
+        : within(timeoutMs, (signal) => authoriser.check(head, signal)));
       count?.(provider.name, answer.allow ? 'allowed' : 'denied');
       return authorisationOf(provider, answer);
     } catch {

@@ -382,7 +382,7 @@ export class TunnelClient {
       });
     }
     // It went away between the handshake and its first frame, as one does whose listener was just closed, and did not say that it minds us.
-    const leftAtOnce = !this.#isTaken && !/^ERR_SSL_/.test((cause?.cause as NodeJS.ErrnoException | null | undefined)?.code ?? '');
+    const leftAtOnce = !this.#isTaken && !((cause?.cause as NodeJS.ErrnoException | null | undefined)?.code ?? '').startsWith('ERR_SSL_');
     return new TunnelError(
       // A session that the peer resumed and then refused is gone: another connection does a full handshake.
       refused ? 'WEFT_TUNNEL_BUSY' : 'WEFT_TUNNEL_LOST',

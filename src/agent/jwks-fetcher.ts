@@ -1,7 +1,7 @@
-import { lookup as resolveName } from 'node:dns';
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { isIP, type LookupFunction } from 'node:net';
+import { isIP } from 'node:net';
+import { allowedLookup } from '../../certs/allowed-lookup.ts';
 import { isFetchable } from '../config/fetchable-address.ts';
 import { AgentError } from './agent-error.ts';
 
@@ -26,19 +26,12 @@ export interface JwksFetcherOptions {
  */
 export function createJwksFetcher(options: JwksFetcherOptions = {}): (uri: string) => Promise<string> {
   const { allows = isFetchable, timeoutMs = TIMEOUT_MS, roots } = options;
-  const lookup: LookupFunction = (name, lookupOptions, callback) => {
-    resolveName(name, { ...lookupOptions, all: true }, (error, found) => {
-      if (error !== null) return callback(error, '', 0);
-      const allowed = found.filter(({ address }) => allows(address));
-      const [first] = allowed;
-      if (first === undefined) return callback(failure(name, 'its address is not one that keys may be fetched from'), '', 0);
-      return lookupOptions.all ? callback(null, allowed) : callback(null, first.address, first.family);
-    });
-  };
+  const refused = (url: string): AgentError => failure(url, 'its address is not one that keys may be fetched from');
+  const lookup = allowedLookup(allows, refused);
 
   async function fetchOnce(url: URL, signal: AbortSignal): Promise<{ text: string } | { location: string }> {
     const literal = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname;
-    if (isIP(literal) !== 0 && !allows(literal)) throw failure(url.href, 'its address is not one that keys may be fetched from');
+    if (isIP(literal) !== 0 && !allows(literal)) throw refused(url.href);
     const requestOptions: RequestOptions & { ca?: string } = {
       agent: false,
       lookup,

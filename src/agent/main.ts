@@ -312,9 +312,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         renewsAt: nextRequest === null ? null : new Date(nextRequest).toISOString(),
         error: lastFailure,
       })),
-      bundles: svids
-        .bundles()
-        .map(({ trustDomain, sequence, roots }) => ({ trustDomain, sequence, roots: roots.split('BEGIN CERTIFICATE').length - 1 })),
+      bundles: svids.bundles().map(({ trustDomain, sequence, roots }) => ({ trustDomain, sequence, roots: roots.length })),
     };
   }
 

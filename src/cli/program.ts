@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { CliError, EXIT } from './cli-error.ts';
+import type { CommandContext } from './command-context.ts';
 import { addAgentCommand } from './commands/agent.ts';
 import { addBundleCommand, BUNDLE_COMMANDS } from './commands/bundle.ts';
 import { addCaCommand, CA_COMMANDS } from './commands/ca.ts';
@@ -11,13 +12,6 @@ import { addStatusCommand } from './commands/status.ts';
 import { addSvidCommand, SVID_COMMANDS } from './commands/svid.ts';
 import { addUninstallCommand } from './commands/uninstall.ts';
 import { showError, type Terminal } from './terminal.ts';
-
-/** What every command is given. */
-export interface CommandContext {
-  readonly terminal: Terminal;
-  /** Says what the process shall exit with once the command has returned. */
-  exit(code: number): void;
-}
 
 /** The version of this checkout. */
 export function weftVersion(): string {

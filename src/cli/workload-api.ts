@@ -1,4 +1,4 @@
-import { ENDPOINT_VARIABLE } from '../../certs/workload-api/endpoint-address.ts';
+import { ENDPOINT_VARIABLE, parseEndpointAddress } from '../../certs/workload-api/endpoint-address.ts';
 import { WorkloadApiClient } from '../../certs/workload-api/workload-api-client.ts';
 import { workloadApiFailure } from '../../certs/workload-api/workload-api-failure.ts';
 import { DEFAULT_RUN_DIRECTORY, WORKLOAD_API_SOCKET_NAME } from '../model/admin-api.ts';
@@ -12,7 +12,7 @@ export function endpointAddress(flag: string | undefined, environment: NodeJS.Pr
 
 /** Runs `use` with a client. @throws CliError WEFT_CLI_NO_IDENTITY, WEFT_CLI_WORKLOAD_API, and IdentityError WEFT_IDENTITY_ENDPOINT */
 export async function withWorkloadApi<Result>(address: string, use: (client: WorkloadApiClient) => Promise<Result>): Promise<Result> {
-  await using client = new WorkloadApiClient({ address });
+  await using client = new WorkloadApiClient({ endpoint: parseEndpointAddress(address) });
   try {
     return await use(client);
   } catch (error) {

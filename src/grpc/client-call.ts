@@ -59,6 +59,11 @@ export class ClientCall {
     setImmediate(() => this.#stream.close(constants.NGHTTP2_CANCEL));
   }
 
+  /** Sends the only request. */
+  send(message: Uint8Array): void {
+    this.#stream.end(frameMessage(message));
+  }
+
   /** Sends requests until they end, as fast as the server takes them. A failure of theirs cancels the call. */
   async sendAll(messages: AsyncIterable<Uint8Array>): Promise<void> {
     const stream = this.#stream;

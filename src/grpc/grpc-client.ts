@@ -3,7 +3,7 @@ import { ClientCall } from './client-call.ts';
 import { CallEnding } from './call-ending.ts';
 import { ClientSession } from './client-session.ts';
 import { GRPC_STATUS, GrpcError, GrpcStatusError } from './grpc-error.ts';
-import { decodeMessage, encodeMessage, type MessageType } from './message.ts';
+import { type DecodeLimits, DEFAULT_DECODE_LIMITS, decodeMessage, encodeMessage, type MessageType } from './message.ts';
 import { type MetadataEntries, metadataFields } from './metadata.ts';
 import type { AnyMethod, MethodDefinition } from './service.ts';
 import { formatTimeout } from './timeout.ts';
@@ -15,8 +15,8 @@ export interface GrpcClientOptions {
   readonly authority: string;
   /** `:scheme`; of a TLS connection 'https'. Default 'http'. */
   readonly scheme?: 'http' | 'https';
-  /** Of one answer. Default 4 MiB. */
-  readonly maxMessageBytes?: number;
+  /** Of one answer. Default: DEFAULT_DECODE_LIMITS. */
+  readonly answerLimits?: DecodeLimits;
   /** Until there is a connection. Default 10 s. */
   readonly connectTimeoutMs?: number;
   /**
@@ -33,7 +33,6 @@ export interface CallOptions {
   readonly timeoutMs?: number;
 }
 
-const DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
 
 /**
@@ -64,7 +63,7 @@ export class GrpcClient implements AsyncDisposable {
     options: CallOptions & { readonly timeoutMs: number },
   ): Promise<Response> {
     let answer: Response | null = null;
-    for await (const each of this.#call(method, only(encodeMessage(method.request, request)), options)) {
+    for await (const each of this.#call(method, encodeMessage(method.request, request), options)) {
       if (answer !== null) throw new GrpcStatusError(GRPC_STATUS.INTERNAL, 'several answers of a method that gives one');
       answer = each;
     }
@@ -81,7 +80,7 @@ export class GrpcClient implements AsyncDisposable {
     request: NoInfer<Request>,
     options: CallOptions = {},
   ): AsyncIterable<Response> {
-    return this.#call(method, only(encodeMessage(method.request, request)), options);
+    return this.#call(method, encodeMessage(method.request, request), options);
   }
 
   /**
@@ -98,14 +97,14 @@ export class GrpcClient implements AsyncDisposable {
 
   async *#call<Response>(
     method: AnyMethod & { readonly response: MessageType<Response> },
-    requests: AsyncIterable<Uint8Array>,
+    requests: Uint8Array | AsyncIterable<Uint8Array>,
     { metadata = {}, signal, timeoutMs }: CallOptions,
   ): AsyncGenerator<Response> {
     const fields = metadataFields(metadata);
     using ending = new CallEnding([this.#closing.signal, ...(signal === undefined ? [] : [signal])], timeoutMs ?? null);
     using _counted = this.#count(ending);
     const session = await ending.race(this.#connected());
-    const { authority, scheme = 'http', maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES } = this.#options;
+    const { authority, scheme = 'http', answerLimits = DEFAULT_DECODE_LIMITS } = this.#options;
     const headers = {
       ':method': 'POST',
       ':scheme': scheme,
@@ -116,10 +115,11 @@ export class GrpcClient implements AsyncDisposable {
       ...(timeoutMs === undefined ? {} : { 'grpc-timeout': formatTimeout(timeoutMs) }),
       ...fields,
     };
-    const call = new ClientCall(session.request(headers), maxMessageBytes, () => session.isConnected);
+    const call = new ClientCall(session.request(headers), answerLimits.maxBytes, () => session.isConnected);
     ending.attach(call);
-    void call.sendAll(requests);
-    for await (const answer of call.answers()) yield decodeAnswer(method.response, answer);
+    if (requests instanceof Uint8Array) call.send(requests);
+    else void call.sendAll(requests);
+    for await (const answer of call.answers()) yield decodeAnswer(method.response, answer, answerLimits);
   }
 
   #count(call: CallEnding): Disposable {
@@ -185,17 +185,13 @@ export class GrpcClient implements AsyncDisposable {
   }
 }
 
-async function* only(message: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield message;
-}
-
 async function* encodeAll<Message>(type: MessageType<Message>, messages: AsyncIterable<Message>): AsyncGenerator<Uint8Array> {
   for await (const message of messages) yield encodeMessage<Message>(type, message);
 }
 
-function decodeAnswer<Response>(type: MessageType<Response>, bytes: Uint8Array): Response {
+function decodeAnswer<Response>(type: MessageType<Response>, bytes: Uint8Array, limits: DecodeLimits): Response {
   try {
-    return decodeMessage(type, bytes);
+    return decodeMessage(type, bytes, limits);
   } catch (cause) {
     if (!(cause instanceof GrpcError)) throw cause;
     throw new GrpcStatusError(GRPC_STATUS.INTERNAL, `the answer is ${cause.message}`, { cause });

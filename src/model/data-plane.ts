@@ -55,8 +55,8 @@ export interface SvidMaterial {
 /** The trust bundle of one trust domain. */
 export interface TrustBundle {
   readonly trustDomain: string;
-  /** PEM roots, concatenated. */
-  readonly roots: string;
+  /** DER. */
+  readonly roots: readonly Uint8Array[];
   /**
    * CA keys through which no chain is valid any more, roots and intermediates: the lower-case hexadecimal SHA-256 of each one's
    * SubjectPublicKeyInfo.

@@ -105,9 +105,9 @@ test('Broker API: each workload by its process, and mTLS between the two', async
     ]),
   );
   const [client, server] = await Promise.all([provider.x509Svid(CART, 60), provider.x509Svid(WEB, 60)]);
-  const roots = certificatesToPem(provider.trust()?.bundle.x509Authorities ?? []);
+  const roots = provider.trust()?.bundle.x509Authorities ?? [];
   const verifier = new SvidVerifier({ bundle: (trustDomain) => ({ trustDomain, roots, revokedKeys: [], sequence: 1 }) });
-  const common = { ca: roots, minVersion: 'TLSv1.3' as const };
+  const common = { ca: certificatesToPem(roots), minVersion: 'TLSv1.3' as const };
   const listener = withPemKey(server.privateKey, (key) =>
     createServer({ ...common, key, cert: server.certificateChain, requestCert: true, rejectUnauthorized: true }),
   );

@@ -82,7 +82,8 @@ export function importsOf(source: string): Import[] {
  */
 export function importViolations(files: ReadonlyMap<string, string>): string[] {
   const wrong: string[] = [];
-  const edges = new Map<string, Set<string>>();
+  const rooms = new Map<string, Set<string>>();
+  const imports = new Map<string, Set<string>>();
   for (const [path, source] of files) {
     if (isFree(path)) continue;
     const room = roomOf(path);
@@ -96,12 +97,17 @@ export function importViolations(files: ReadonlyMap<string, string>): string[] {
       if (reason !== null) wrong.push(`${path} imports ${each.specifier}: ${reason}`);
       const targetRoom = target === null ? null : roomOf(target);
       if (targetRoom !== null && targetRoom !== room && !ROOT_IMPORTERS.has(path)) {
-        edges.set(room, (edges.get(room) ?? new Set()).add(targetRoom));
+        rooms.set(room, (rooms.get(room) ?? new Set()).add(targetRoom));
       }
+      // Files of one folder may be halves of one thing, and know the types of each other.
+      const isHalf = each.typeOnly && target !== null && folderOf(target) === folderOf(path);
+      if (target !== null && !isHalf) imports.set(path, (imports.get(path) ?? new Set()).add(target));
     }
   }
-  const cycle = findCycle(edges);
-  if (cycle !== null) wrong.push(`rooms import each other in a circle: ${cycle.join(' -> ')}`);
+  for (const [what, edges] of Object.entries({ rooms, files: imports })) {
+    const cycle = findCycle(edges);
+    if (cycle !== null) wrong.push(`${what} import each other in a circle: ${cycle.join(' -> ')}`);
+  }
   return wrong;
 }
 
@@ -152,8 +158,12 @@ function direction(path: string): string | null {
   return /^proxy\/(inbound|outbound)/.exec(path)?.[1] ?? null;
 }
 
+function folderOf(path: string): string {
+  return path.slice(0, path.lastIndexOf('/'));
+}
+
 function resolve(from: string, specifier: string): string {
-  const parts = from.split('/').slice(0, -1);
+  const parts = folderOf(from).split('/');
   for (const part of specifier.split('/')) {
     if (part === '..') parts.pop();
     else if (part !== '.') parts.push(part);
@@ -163,18 +173,18 @@ function resolve(from: string, specifier: string): string {
 
 function findCycle(edges: ReadonlyMap<string, ReadonlySet<string>>): string[] | null {
   const done = new Set<string>();
-  const visit = (room: string, trail: readonly string[]): string[] | null => {
-    if (trail.includes(room)) return [...trail.slice(trail.indexOf(room)), room];
-    if (done.has(room)) return null;
-    for (const next of edges.get(room) ?? []) {
-      const cycle = visit(next, [...trail, room]);
+  const visit = (node: string, trail: readonly string[]): string[] | null => {
+    if (trail.includes(node)) return [...trail.slice(trail.indexOf(node)), node];
+    if (done.has(node)) return null;
+    for (const next of edges.get(node) ?? []) {
+      const cycle = visit(next, [...trail, node]);
       if (cycle !== null) return cycle;
     }
-    done.add(room);
+    done.add(node);
     return null;
   };
-  for (const room of edges.keys()) {
-    const cycle = visit(room, []);
+  for (const node of edges.keys()) {
+    const cycle = visit(node, []);
     if (cycle !== null) return cycle;
   }
   return null;

@@ -20,7 +20,7 @@ function repositorySources(): Map<string, string> {
   return files;
 }
 
-test('the rooms import each other only as DESIGN.md says', () => {
+test('rooms import each other only as DESIGN.md says, and files not in a circle', () => {
   const files = repositorySources();
   assert.ok(files.has('src/model/errors.ts'));
   assert.deepEqual(importViolations(files), []);
@@ -90,6 +90,22 @@ test('imports are found in every form, and not in comments or strings', () => {
     importsOf(source).map(({ specifier, typeOnly }) => (typeOnly ? `type ${specifier}` : specifier)),
     ['one', 'type two', 'three', 'five', 'type six', 'four', 'seven'],
   );
+});
+
+test('a circle of files is refused; files of one folder may know the types of each other', () => {
+  const circle = (path: string, back: string): string[] =>
+    importViolations(
+      new Map([
+        ['src/agent/a.ts', `import { b } from './${path}';`],
+        [`src/agent/${path}`, back],
+      ]),
+    );
+  assert.match(
+    circle('b.ts', "import { a } from './a.ts';").join('\n'),
+    /files .* src\/agent\/a\.ts -> src\/agent\/b\.ts -> src\/agent\/a\.ts/,
+  );
+  assert.equal(circle('c/b.ts', "import type { A } from '../a.ts';").length, 1);
+  assert.deepEqual(circle('b.ts', "import type { A } from './a.ts';"), []);
 });
 
 test('a circle of rooms is refused, even by way of types', () => {

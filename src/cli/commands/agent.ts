@@ -9,7 +9,7 @@ import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError, EXIT, usageError } from '../cli-error.ts';
 import { addBundleEndpointOptions, bundleEndpointSettings, type BundleEndpointFlags } from '../bundle-endpoint-flags.ts';
 import { absolutePath, hostAndPort, namespaceName, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { spireAgent, type SpireFlags } from '../spire-flags.ts';
 import { showError, type Terminal } from '../terminal.ts';
 

@@ -5,7 +5,7 @@ import { AdminClient } from '../admin-client.ts';
 import { CliError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import { jsonText } from '../json-text.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { table } from '../table.ts';
 
 /** The commands of `weft bundle`. */

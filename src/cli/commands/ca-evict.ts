@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { resourceName } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { authorityClient, type SocketFlags, withSocketFlags } from './ca-flags.ts';
 
 /** Adds `weft ca evict`. */

@@ -4,7 +4,7 @@ import { DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
 import type { CertificatesAnswer } from '../../model/authority-api.ts';
 import { CliError, usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import type { Terminal } from '../terminal.ts';
 import { loadControl } from './ca-control.ts';
 import { authorityClient, readSecret, type SocketFlags, withSocketFlags } from './ca-flags.ts';

@@ -3,7 +3,7 @@ import { DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
 import type { Material, MaterialRequest, SlotAnswer } from '../../model/authority-api.ts';
 import { CliError, usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { loadControl } from './ca-control.ts';
 import {
   authorityClient,

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { AuthorityStatusAnswer, MaterialRequest, SlotAnswer } from '../../model/authority-api.ts';
 import type { AdminClient } from '../admin-client.ts';
 import { authorityText, rotationLine } from '../authority-text.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import type { Terminal } from '../terminal.ts';
 import { authorityClient, type MaterialFlags, readMaterial, type SocketFlags, withMaterialFlags, withSocketFlags } from './ca-flags.ts';
 

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { DEFAULT_RUN_DIRECTORY, DEFAULT_STATE_DIRECTORY } from '../../model/admin-api.ts';
 import { addBundleEndpointOptions, bundleEndpointSettings, type BundleEndpointFlags } from '../bundle-endpoint-flags.ts';
 import { absolutePath, hostAndPort, resourceName, secondsAsMs, wholeNumber } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { logLevel, LONGEST_SVID_TTL_SECONDS, nodeName, runAgent, trustDomain } from './agent.ts';
 import { loadControl } from './ca-control.ts';
 import { readSecret } from './ca-flags.ts';

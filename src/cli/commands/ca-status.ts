@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { AuthorityStatusAnswer } from '../../model/authority-api.ts';
 import { authorityText } from '../authority-text.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { authorityClient, type SocketFlags, withSocketFlags } from './ca-flags.ts';
 
 /** Adds `weft ca status`. */

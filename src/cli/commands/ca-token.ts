@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { TokenAnswer, TokenRequest, TokensAnswer } from '../../model/authority-api.ts';
 import { CliError, usageError } from '../cli-error.ts';
 import { absolutePath, namespaceName, resourceName, wholeNumber } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { table } from '../table.ts';
 import { writeWholeFile } from '../whole-file.ts';
 import { authorityClient, type SocketFlags, withSocketFlags } from './ca-flags.ts';

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { addCaEvictCommand } from './ca-evict.ts';
 import { addCaExportCommand } from './ca-export.ts';
 import { addCaImportCommand } from './ca-import.ts';

@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { EXIT } from '../cli-error.ts';
 import { type Check, doctorChecks, type MachineFacts } from '../doctor-checks.ts';
 import { jsonText } from '../json-text.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { table } from '../table.ts';
 
 /** Adds `weft doctor`. */

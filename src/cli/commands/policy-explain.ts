@@ -7,7 +7,7 @@ import { usageError } from '../cli-error.ts';
 import { absolutePath, namespaceName } from '../flag-values.ts';
 import type { MeshNames } from '../policy/mesh-of-files.ts';
 import type { Naming, Question, WrittenQuestion } from '../policy/question.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { oneLine, type Terminal } from '../terminal.ts';
 
 interface ExplainFlags {

@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import { EXIT } from '../cli-error.ts';
 import { namespaceName } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { oneLine } from '../terminal.ts';
 
 interface ImportFlags {

@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import { CliError, EXIT } from '../cli-error.ts';
 import type { CaseResult } from '../policy/run-cases.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { oneLine } from '../terminal.ts';
 
 /** Adds `weft policy test`. */

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { addPolicyExplainCommand } from './policy-explain.ts';
 import { addPolicyImportCommand } from './policy-import.ts';
 import { addPolicyLintCommand } from './policy-lint.ts';

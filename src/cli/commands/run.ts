@@ -8,7 +8,7 @@ import { AdminClient } from '../admin-client.ts';
 import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError, EXIT } from '../cli-error.ts';
 import { absolutePath, namespaceName, resourceName } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { createRunCgroup, removeLeftRunCgroups, type RunCgroup } from '../run-cgroup.ts';
 import { SignalForwarding } from '../signal-forwarding.ts';
 import { showError, type Terminal } from '../terminal.ts';

@@ -13,7 +13,7 @@ import { CliError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import { jsonText } from '../json-text.ts';
 import { hooksArePinned } from '../pinned-hooks.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { connectionsText, countersText, summaryText, svidsText } from '../status-text.ts';
 
 const SUBJECTS = ['connections', 'svids', 'counters'] as const;

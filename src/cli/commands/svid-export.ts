@@ -4,7 +4,7 @@ import { defaultSvid, type ReceivedSvid } from '../../../certs/workload-api/rece
 import { certificatesToPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { SVID_FILE, type SvidFile, writeSvidFiles } from '../svid-directory.ts';
 import { endpointAddress, withWorkloadApi } from '../workload-api.ts';
 import { readSecret } from './ca-flags.ts';
@@ -44,7 +44,7 @@ pkcs12: keystore.p12 with the alias svid, truststore.p12, and svid.pem. What hol
       const password = storePassword(flags);
       const directory = absolutePath('--out', flags.out);
       const received = await withWorkloadApi(endpointAddress(flags.socket, process.env), async (client) =>
-        defaultSvid(await client.x509Svids()),
+        defaultSvid(await client.currentX509Svids()),
       );
       const files =
         password === null ? (flags.format === 'pem' ? pemFiles(received) : derFiles(received)) : await storeFiles(received, password);

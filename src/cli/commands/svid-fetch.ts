@@ -6,7 +6,7 @@ import { certificatesToPem, toPem } from '../../../certs/x509/pem.ts';
 import { usageError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import { jsonText } from '../json-text.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { SVID_FILE, type SvidFile, writeSvidFiles } from '../svid-directory.ts';
 import { table } from '../table.ts';
 import type { Terminal } from '../terminal.ts';
@@ -74,7 +74,7 @@ async function fetchX509(client: WorkloadApiClient, flags: FetchFlags, terminal:
     if (directory !== null) writeSvidFiles(directory, pemFiles(svid), svid.id, flags.force === true);
     terminal.out(flags.json === true ? jsonText(svidJson(svid)) : svidText(svid));
   };
-  if (flags.watch !== true) return take(defaultSvid(await client.x509Svids()));
+  if (flags.watch !== true) return take(defaultSvid(await client.currentX509Svids()));
   const stop = new AbortController();
   const onSignal = (): void => stop.abort();
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal);

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { DEFAULT_RUN_DIRECTORY } from '../../model/admin-api.ts';
 import { AdminClient } from '../admin-client.ts';
 import { absolutePath } from '../flag-values.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { statusText } from './status.ts';
 
 /** Adds `weft svid show`. */

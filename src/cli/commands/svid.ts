@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { addSvidExportCommand } from './svid-export.ts';
 import { addSvidFetchCommand } from './svid-fetch.ts';
 import { addSvidShowCommand } from './svid-show.ts';

@@ -8,7 +8,7 @@ import { findCgroupMount } from '../cgroup-mount.ts';
 import { CliError } from '../cli-error.ts';
 import { absolutePath } from '../flag-values.ts';
 import { AUTHORITY_FILES, NODE_FILES, ownFiles, removeEmptyDirectory, removeOwnFiles, RUN_FILES, STATE_FILES } from '../own-files.ts';
-import type { CommandContext } from '../program.ts';
+import type { CommandContext } from '../command-context.ts';
 import { cgroupProcesses, removeCgroup, removeRunFolder, runCgroups } from '../run-cgroup.ts';
 import type { Terminal } from '../terminal.ts';
 

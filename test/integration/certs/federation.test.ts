@@ -18,7 +18,6 @@ import { FederationClient, type FederationStatus } from '../../../certs/bundle/f
 import { openBundleEndpoint } from '../../../certs/bundle/open-bundle-endpoint.ts';
 import type { SpiffeBundle } from '../../../certs/bundle/trust-state.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
-import { toPem } from '../../../certs/x509/pem.ts';
 import { isFetchable, refusedHost } from '../../../src/config/fetchable-address.ts';
 import type { SvidMaterial } from '../../../src/model/data-plane.ts';
 import type { BundleEndpointProfile, FederatedTrustDomain } from '../../../src/model/resources.ts';
@@ -163,13 +162,7 @@ async function verifies(client: FederationClient, issuer: Forged, identity = `sp
     {
       bundle: (trustDomain) => {
         const bundle = client.bundle(trustDomain);
-        const trusted = {
-          trustDomain,
-          roots: (bundle?.x509Authorities ?? []).map((der) => toPem('CERTIFICATE', der)).join(''),
-          sequence: 1,
-          revokedKeys: [],
-        };
-        return bundle === null ? null : trusted;
+        return bundle === null ? null : { trustDomain, roots: bundle.x509Authorities, sequence: 1, revokedKeys: [] };
       },
     },
     { cacheSize: 0 },

@@ -13,6 +13,7 @@ import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
 import { certifiedKey } from '../../../certs/svid/certified-key.ts';
 import { SvidManager, type SvidManagerOptions } from '../../../certs/svid/svid-manager.ts';
 import { SvidTlsContexts } from '../../../certs/svid/tls-contexts.ts';
+import { certificatesFromPem } from '../../../certs/x509/pem.ts';
 import type { IdentityError } from '../../../src/model/identity.ts';
 import { type Forged, forge, forgeRoot, pemKey } from '../../unit/certs/forge.ts';
 
@@ -41,8 +42,8 @@ before(async () => {
   testRoot = await forgeRoot({ subject: 'CN=test root of example.org' });
   foreignRoot = await forgeRoot({ subject: 'CN=foreign', uris: ['spiffe://foreign.example'] });
   manager = new SvidManager({ obtain });
-  manager.setBundle('example.org', authority.roots + testRoot.pem);
-  manager.setBundle('foreign.example', foreignRoot.pem);
+  manager.setBundle('example.org', [...certificatesFromPem(authority.roots), testRoot.der]);
+  manager.setBundle('foreign.example', [foreignRoot.der]);
   manager.ensure(SERVER);
   manager.ensure(CLIENT);
   contexts = new SvidTlsContexts(manager);
@@ -253,9 +254,9 @@ describe('a resumed session', () => {
   test('is refused by both sides when the trust domain is no longer trusted', async () => {
     await using server = await new TestServer(contextOf(SERVER)).listen();
     const first = await shake(server, contextOf(CLIENT));
-    const roots = manager.bundle('example.org')?.roots ?? '';
+    const roots = manager.bundle('example.org')?.roots ?? [];
     const context = contextOf(CLIENT);
-    manager.setBundle('example.org', '');
+    manager.setBundle('example.org', []);
     try {
       const second = await shake(server, context, first.session);
       assert.equal(second.resumed, true);
@@ -281,7 +282,7 @@ describe('a resumed session', () => {
     let own: SvidManager;
     beforeEach(async () => {
       own = new SvidManager({ obtain });
-      own.setBundle('example.org', authority.roots);
+      own.setBundle('example.org', certificatesFromPem(authority.roots));
       own.ensure(SERVER);
       await own.wait(SERVER, 5000);
     });
@@ -308,7 +309,7 @@ describe('a resumed session', () => {
     });
 
     test('not after a bundle changed', async () => {
-      assert.equal(await carried([secret, secret], () => own.setBundle('later.example', foreignRoot.pem)), false);
+      assert.equal(await carried([secret, secret], () => own.setBundle('later.example', [foreignRoot.der])), false);
     });
 
     test('not after the SVID was renewed', async () => {
@@ -387,7 +388,7 @@ describe('the contexts', () => {
     const context = contextOf(SERVER);
     const { generation } = contexts;
     assert.equal(contextOf(SERVER), context);
-    manager.setBundle('later.example', foreignRoot.pem);
+    manager.setBundle('later.example', [foreignRoot.der]);
     assert.notEqual(contextOf(SERVER), context);
     assert.ok(contexts.generation > generation);
     manager.removeBundle('later.example');

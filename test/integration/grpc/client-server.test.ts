@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { RPC_STATUS, unpackAny } from '../../../src/grpc/any.ts';
 import { GRPC_STATUS } from '../../../src/grpc/grpc-error.ts';
-import { decodeMessage } from '../../../src/grpc/message.ts';
+import { DEFAULT_DECODE_LIMITS, decodeMessage } from '../../../src/grpc/message.ts';
 import {
   collect,
   ECHO,
@@ -173,7 +173,7 @@ describe('a call', () => {
     await using world = await echoWorld({ limits: { maxMessageBytes: 1_000 } });
     const large = { text: 'x'.repeat(2_000), count: 1 };
     assert.equal((await statusOf(world.client().unary(SAY, large, { timeoutMs }))).status, GRPC_STATUS.RESOURCE_EXHAUSTED);
-    const strict = world.client({ maxMessageBytes: 100 });
+    const strict = world.client({ answerLimits: { ...DEFAULT_DECODE_LIMITS, maxBytes: 100 } });
     const medium = { text: 'x'.repeat(500), count: 1 };
     assert.equal((await statusOf(strict.unary(SAY, medium, { timeoutMs }))).status, GRPC_STATUS.RESOURCE_EXHAUSTED);
     assert.deepEqual(await strict.unary(SAY, HELLO, { timeoutMs }), HELLO);

@@ -101,7 +101,7 @@ describe('a tunnel that resumes the TLS session of an earlier one', () => {
   for (const [what, change] of [
     ["the client's SVID was renewed", () => world.issue(CLIENT_ID)],
     ["the server's SVID was renewed", () => world.issue(SERVER_ID)],
-    ['a bundle changed', async () => world.trust({ roots: world.root.pem + (await forgeRoot({ subject: 'CN=next root' })).pem })],
+    ['a bundle changed', async () => world.trust({ roots: [world.root.der, (await forgeRoot({ subject: 'CN=next root' })).der] })],
   ] as const) {
     it(`does not happen when ${what}: a full handshake takes its place`, async () => {
       await using host = await new TunnelHost(world, echo, ONE_STREAM).listen();
@@ -190,7 +190,7 @@ describe('a tunnel that resumes the TLS session of an earlier one', () => {
       // Nobody has the certificates of the full handshake any more.
       dialer.sockets[0]?.destroy();
       const watch = end === 'client' ? near.watch : far.watch;
-      world.trust({ roots: world.root.pem + (await forgeRoot({ subject: 'CN=next root' })).pem });
+      world.trust({ roots: [world.root.der, (await forgeRoot({ subject: 'CN=next root' })).der] });
       watch.recheck();
       await new Promise((resolve) => setTimeout(resolve, 50));
       await roundTrip(stream);

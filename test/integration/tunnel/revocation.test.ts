@@ -97,7 +97,7 @@ describe('an open tunnel ends within a second', () => {
     const stream = await open(tunnels);
     await roundTrip(stream);
     const end = endOf(stream);
-    world.trust({ roots: (await forgeRoot({ subject: 'CN=next root' })).pem });
+    world.trust({ roots: [(await forgeRoot({ subject: 'CN=next root' })).der] });
     assert.match(String(await end), /trusted no more/);
   });
 });
@@ -121,7 +121,7 @@ describe('an open tunnel goes on', () => {
       authority: '10.0.0.1:80',
     });
     await roundTrip(stream);
-    world.trust({ roots: world.root.pem + (await forgeRoot({ subject: 'CN=next root' })).pem });
+    world.trust({ roots: [world.root.der, (await forgeRoot({ subject: 'CN=next root' })).der] });
     await world.issue(SERVER_ID);
     await new Promise((resolve) => setTimeout(resolve, 100));
     await roundTrip(stream);

@@ -33,7 +33,7 @@ export class TunnelWorld implements Disposable {
     this.contexts = new SvidTlsContexts(this.mirror);
     this.verifier = new SvidVerifier(this.mirror);
     this.watch = new ChainWatch(this.verifier);
-    this.#bundle = { trustDomain: 'example.org', roots: root.pem, revokedKeys: [], sequence: 1 };
+    this.#bundle = { trustDomain: 'example.org', roots: [root.der], revokedKeys: [], sequence: 1 };
   }
 
   static async make(): Promise<TunnelWorld> {

@@ -15,6 +15,7 @@ import {
   X509CertificateGenerator,
 } from '@peculiar/x509';
 import { keyObject, shareKey } from '../../../certs/svid/private-key.ts';
+import { certificatesFromPem } from '../../../certs/x509/pem.ts';
 import type { TrustBundle } from '../../../src/model/data-plane.ts';
 
 /** Passed on, because whoever imports @peculiar/x509 must import reflect-metadata before it. */
@@ -130,7 +131,7 @@ export function bundlesOf(roots: Readonly<Record<string, string>>): { bundle(tru
   return {
     bundle: (trustDomain) => {
       const pem = roots[trustDomain];
-      return pem === undefined ? null : { trustDomain, roots: pem, revokedKeys: [], sequence: 1 };
+      return pem === undefined ? null : { trustDomain, roots: certificatesFromPem(pem), revokedKeys: [], sequence: 1 };
     },
   };
 }

@@ -378,7 +378,7 @@ describe('a chain through a revoked CA key', () => {
   const digest = (one: Forged): string => publicKeyDigest(new X509Certificate(one.der).publicKey);
   const bundle = (revokedKeys: readonly string[], sequence = 1): TrustBundle => ({
     trustDomain: TRUST_DOMAIN,
-    roots: root.pem,
+    roots: [root.der],
     revokedKeys,
     sequence,
   });
@@ -404,7 +404,7 @@ describe('a chain through a revoked CA key', () => {
     const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
     const byCross = await forge({ issuer: cross, subject: 'CN=signer', uris: [], ca: true, keys: signer.keys });
     const leaf = await forge({ issuer: signer });
-    const own = new SvidVerifier({ bundle: () => ({ ...bundle([digest(root)]), roots: root.pem + cross.pem }) });
+    const own = new SvidVerifier({ bundle: () => ({ ...bundle([digest(root)]), roots: [root.der, cross.der] }) });
     assert.throws(() => own.verify([leaf.der, signer.der]), refused('REVOKED'));
     assert.equal(own.verify([leaf.der, signer.der, byCross.der]).text, IDENTITY);
   });
@@ -453,13 +453,13 @@ describe('a verified leaf is remembered', () => {
 
   test('only until the bundle of its trust domain changes', async () => {
     const other = await forgeRoot({ subject: 'CN=next root' });
-    let bundle: TrustBundle | null = { trustDomain: TRUST_DOMAIN, roots: root.pem, revokedKeys: [], sequence: 1 };
+    let bundle: TrustBundle | null = { trustDomain: TRUST_DOMAIN, roots: [root.der], revokedKeys: [], sequence: 1 };
     const own = new SvidVerifier({ bundle: () => bundle });
     const leaf = await forge({ issuer: root });
     own.verify([leaf.der]);
-    bundle = { trustDomain: TRUST_DOMAIN, roots: root.pem + other.pem, revokedKeys: [], sequence: 2 };
+    bundle = { trustDomain: TRUST_DOMAIN, roots: [root.der, other.der], revokedKeys: [], sequence: 2 };
     assert.equal(own.verify([leaf.der]).text, IDENTITY);
-    bundle = { trustDomain: TRUST_DOMAIN, roots: other.pem, revokedKeys: [], sequence: 3 };
+    bundle = { trustDomain: TRUST_DOMAIN, roots: [other.der], revokedKeys: [], sequence: 3 };
     assert.throws(() => own.verify([leaf.der]), refused('CHAIN'));
     bundle = null;
     assert.throws(() => own.verify([leaf.der]), refused('TRUST_DOMAIN'));

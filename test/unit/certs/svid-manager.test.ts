@@ -14,6 +14,7 @@ import { BACKOFF_CAP_MS, SvidManager, type SvidManagerOptions } from '../../../c
 import { SVID_FAILURES } from '../../../certs/svid/svid-failure.ts';
 import { keyObject } from '../../../certs/svid/private-key.ts';
 import { MAX_WAITERS } from '../../../certs/svid/svid-waiters.ts';
+import { certificatesFromPem } from '../../../certs/x509/pem.ts';
 import { forgeRoot, IDENTITY, TRUST_DOMAIN } from './forge.ts';
 import { ManualClock, turn } from './manual-clock.ts';
 
@@ -38,6 +39,10 @@ beforeEach(async () => {
   );
 });
 
+function roots(): Uint8Array[] {
+  return certificatesFromPem(authority.roots);
+}
+
 function identity(n: number): string {
   return `spiffe://example.org/ns/shop/sa/cart-${n}`;
 }
@@ -59,7 +64,7 @@ function manage({ issuer = sign, createRequest = copyOfOne, ...options }: Wish =
     random: () => 0.5,
     ...options,
   });
-  manager.setBundle(TRUST_DOMAIN, authority.roots);
+  manager.setBundle(TRUST_DOMAIN, roots());
   return manager;
 }
 
@@ -231,7 +236,7 @@ describe('an SVID', () => {
 
   test('that does not chain to our own bundle is refused', async () => {
     using manager = manage();
-    manager.setBundle(TRUST_DOMAIN, (await forgeRoot()).pem);
+    manager.setBundle(TRUST_DOMAIN, [(await forgeRoot()).der]);
     manager.ensure(IDENTITY);
     await until(() => failures(manager) === 1);
     assert.match(manager.status()[0]?.lastFailure ?? '', /WEFT_IDENTITY_PEER_CHAIN/);
@@ -368,22 +373,31 @@ describe('bundles', () => {
   test('have a sequence that grows with each change of content only', async () => {
     using manager = manage();
     const first = manager.bundle(TRUST_DOMAIN)?.sequence ?? 0;
-    manager.setBundle(TRUST_DOMAIN, authority.roots);
+    manager.setBundle(TRUST_DOMAIN, roots());
     assert.equal(manager.bundle(TRUST_DOMAIN)?.sequence, first);
-    manager.setBundle(TRUST_DOMAIN, '');
+    manager.setBundle(TRUST_DOMAIN, []);
     assert.ok((manager.bundle(TRUST_DOMAIN)?.sequence ?? 0) > first);
     manager.removeBundle(TRUST_DOMAIN);
     assert.equal(manager.bundle(TRUST_DOMAIN), null);
-    manager.setBundle(TRUST_DOMAIN, authority.roots);
+    manager.setBundle(TRUST_DOMAIN, roots());
     assert.ok((manager.bundle(TRUST_DOMAIN)?.sequence ?? 0) > first + 1);
+  });
+
+  test('are no views of what is more than them, which other threads would be sent too', async () => {
+    using manager = manage();
+    const { der } = await forgeRoot();
+    manager.setBundle(TRUST_DOMAIN, [Buffer.concat([der, Buffer.from('a secret')]).subarray(0, der.length)]);
+    const [root] = manager.bundle(TRUST_DOMAIN)?.roots ?? [];
+    assert.deepEqual(root, der);
+    assert.equal(root?.buffer.byteLength, der.length);
   });
 
   test('that cannot be used are refused, and the old one stays', async () => {
     using manager = manage();
-    for (const roots of ['garbage', '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n']) {
-      assert.throws(() => manager.setBundle(TRUST_DOMAIN, roots), { code: 'WEFT_CERTS_BUNDLE' });
+    for (const root of [Buffer.from('garbage'), Buffer.alloc(3), Buffer.alloc(0)]) {
+      assert.throws(() => manager.setBundle(TRUST_DOMAIN, [root]), { code: 'WEFT_CERTS_BUNDLE' });
     }
-    assert.equal(manager.bundle(TRUST_DOMAIN)?.roots, authority.roots);
+    assert.deepEqual(manager.bundle(TRUST_DOMAIN)?.roots.map(Buffer.from), roots());
   });
 });
 
@@ -394,14 +408,14 @@ describe('listeners', () => {
     let heard = 0;
     const unsubscribe = manager.onChange(() => heard++);
     const before = manager.version;
-    manager.setBundle('a.example', authority.roots);
-    manager.setBundle('b.example', authority.roots);
+    manager.setBundle('a.example', roots());
+    manager.setBundle('b.example', roots());
     assert.equal(manager.version, before + 2);
     assert.equal(heard, 0);
     await turn();
     assert.equal(heard, 1);
     unsubscribe();
-    manager.setBundle('c.example', authority.roots);
+    manager.setBundle('c.example', roots());
     await turn();
     assert.equal(heard, 1);
   });

@@ -18,6 +18,7 @@ class World implements AsyncDisposable {
   readonly #server: Server | Http2Server | NetServer;
   readonly #sockets = new Set<Socket>();
   dials = 0;
+  lastDialled: Socket | null = null;
 
   private constructor(server: Server | Http2Server | NetServer, maxInFlight: number) {
     this.#server = server;
@@ -25,7 +26,8 @@ class World implements AsyncDisposable {
     this.authorisers = new MeshAuthorisers({
       dial: (service, port) => {
         this.dials++;
-        return connect(port, service);
+        this.lastDialled = connect(port, service);
+        return this.lastDialled;
       },
       count: (_provider, event) => this.events.push(event),
       maxInFlight,
@@ -278,6 +280,7 @@ describe('a gRPC authoriser', () => {
       'a compressed message': (stream) => respond(stream, Buffer.concat([Buffer.from([1]), framed(OK).subarray(1)])),
       'a cut message': (stream) => respond(stream, framed(DENIED).subarray(0, 9)),
       nonsense: (stream) => respond(stream, framed(Buffer.from('nonsense'))),
+      'too many fields': (stream) => respond(stream, framed(Buffer.from(`${'2200'.repeat(2_100)}0a00`, 'hex'))),
       'too much': (stream) => respond(stream, framed(Buffer.alloc(300_000))),
       'a reset': (stream) => stream.close(2),
       silence: () => {},
@@ -307,6 +310,13 @@ describe('a gRPC authoriser', () => {
     silent = false;
     assert.equal((await world.check({ ...asGrpc, timeoutMs: 60 })).allow, true);
     assert.equal(world.dials, 2);
+  });
+
+  it('leaves no connection behind when it never says a word, nor closes it', async () => {
+    await using world = await World.open(createServer(() => {}));
+    assert.ok(isFailure(await world.check({ ...asGrpc, timeoutMs: 60 })));
+    const socket = world.lastDialled as Socket;
+    if (!socket.closed) await once(socket, 'close', { signal: AbortSignal.timeout(2_000) });
   });
 
   it('is not dialled by every request while nobody is there', async () => {

@@ -30,7 +30,7 @@ class Scripted implements AsyncDisposable {
         return () => {};
       },
     };
-    this.client = new WorkloadApiClient({ address: `unix://${path}`, clock, random: () => 0 });
+    this.client = new WorkloadApiClient({ endpoint: { kind: 'unix', path }, clock, random: () => 0 });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
