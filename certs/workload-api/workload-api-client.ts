@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
 import { GRPC_STATUS, GrpcStatusError } from '../../src/grpc/grpc-error.ts';
 import { type Backoff, backoffMs } from '../backoff.ts';
@@ -33,6 +34,12 @@ const METADATA = { [SECURITY_HEADER]: 'true' };
 const CALL_OPTIONS = { metadata: METADATA, timeoutMs: 10_000 };
 /** SPIFFE_Workload_Endpoint.md section 6: the request itself is wrong, or the server does not have what it asks for. Trying again is no help. */
 const FINAL: ReadonlySet<number> = new Set([GRPC_STATUS.INVALID_ARGUMENT, GRPC_STATUS.UNIMPLEMENTED]);
+
+/**
+ * Whoever does not wait gets EAGAIN from a socket with as many callers as it keeps waiting (connect(2)). It takes one of
+ * them in microseconds, and who asks next has the place: so it is asked often.
+ */
+const FULL_SOCKET_PAUSE_MS = 5;
 
 /** A client of the SPIFFE Workload API. Who it is, the server sees for itself. */
 export class WorkloadApiClient implements AsyncDisposable {
@@ -93,7 +100,19 @@ export class WorkloadApiClient implements AsyncDisposable {
   }
 }
 
-function dial(endpoint: EndpointAddress, signal: AbortSignal): Promise<Socket> {
+/** @throws Error of the system, or that the signal has aborted */
+async function dial(endpoint: EndpointAddress, signal: AbortSignal): Promise<Socket> {
+  for (;;) {
+    try {
+      return await dialOnce(endpoint, signal);
+    } catch (error) {
+      if (signal.aborted || (error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    }
+    await setTimeout(FULL_SOCKET_PAUSE_MS, undefined, { signal });
+  }
+}
+
+function dialOnce(endpoint: EndpointAddress, signal: AbortSignal): Promise<Socket> {
   const where = endpoint.kind === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port };
   return new Promise((resolve, reject) => {
     const socket = connect({ ...where, signal });
