@@ -23,7 +23,7 @@ const LIMITS = { maxSessions: 2_048, maxSessionsPerPeer: 128, maxStreamsPerSessi
 
 /**
  * New connections of one workload, and of all processes together that are part of none. One that is served takes a fifth of a millisecond of the
- * agent's main thread, one that is refused a tenth of that.
+ * agent's main thread (the HTTP/2 session most of it), one that is refused a quarter of that.
  */
 const CONNECTIONS_PER_WORKLOAD = { perSecond: 20, burst: 256 };
 

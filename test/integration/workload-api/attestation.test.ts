@@ -28,6 +28,7 @@ class Listener implements AsyncDisposable {
   readonly #server = createServer();
   readonly #cgroups: string[] = [];
   readonly #children: ChildProcess[] = [];
+  readonly #sockets: Socket[] = [];
 
   async accept(command: readonly string[]): Promise<{ readonly socket: Socket; readonly child: ChildProcess }> {
     chmodSync(this.#directory, 0o755);
@@ -37,6 +38,7 @@ class Listener implements AsyncDisposable {
     const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
     this.#children.push(child);
     const [socket] = (await accepted) as [Socket];
+    this.#sockets.push(socket);
     socket.on('error', () => {});
     return { socket, child };
   }
@@ -59,6 +61,7 @@ class Listener implements AsyncDisposable {
       child.kill('SIGKILL');
       await once(child, 'exit');
     }
+    for (const socket of this.#sockets) socket.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const path of new Set(this.#cgroups)) removeCgroupTree(path);
     rmSync(this.#directory, { recursive: true });
