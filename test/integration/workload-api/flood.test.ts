@@ -80,13 +80,13 @@ test('who finds the socket full of waiting connections gets through, and between
   await using _filler = await Child.start(bad.inside(['python3', '-c', FILL, world.socket, written]), { stdin: 'pipe' });
   const filled = Number(waitForFile(written));
   const handled = (): number => world.api.connections + Object.values(world.api.refused).reduce((sum, count) => sum + count);
+  await using client = new WorkloadApiClient({ address: `unix://${world.socket}` });
+  // This process is part of no workload: it is told so, and not that nobody is there. All others are ahead of it.
+  const answered = new AbortController();
+  const answer = assert.rejects(client.x509Svids(), { status: GRPC_STATUS.PERMISSION_DENIED }).finally(() => answered.abort());
   let before = handled();
   let most = 0;
-  await using client = new WorkloadApiClient({ address: `unix://${world.socket}` });
-  // This process is part of no workload: it is told so, and not that nobody is there.
-  const answer = assert.rejects(client.x509Svids(), { status: GRPC_STATUS.PERMISSION_DENIED });
-  while (handled() < filled) {
-    assert.ok(performance.now() - startedAt < 40_000, 'they are not through');
+  while (!answered.signal.aborted) {
     await new Promise((resolve) => setImmediate(resolve));
     most = Math.max(most, handled() - before);
     before = handled();
