@@ -1,7 +1,15 @@
 import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { DescriptorPoll } from 'libbpf-ts';
-import { isProcessAlive, openSocketDescriptor, type OwnedFd, peerCredentials, peerPidfd, pidfdOpen } from 'libbpf-ts/sys';
+import {
+  isProcessAlive,
+  openSocketDescriptor,
+  type OwnedFd,
+  type PeerCredentials,
+  peerCredentials,
+  peerPidfd,
+  pidfdOpen,
+} from 'libbpf-ts/sys';
 import { KernelError } from './errors.ts';
 
 /**
@@ -28,6 +36,15 @@ export interface PeerCredentialsOptions {
 }
 
 /**
+ * The id of the process that connected, by SO_PEERCRED alone: one system call. It may be that of another process by now, so it is good for
+ * a count and not for an identity.
+ * @throws KernelError WEFT_BPF_PEER when the agent cannot see the process
+ */
+export function peerProcessId(socket: Socket): number {
+  return credentialsOf(openSocketDescriptor(socket)).pid;
+}
+
+/**
  * Without SO_PEERPIDFD the pid may have passed to another process between connect(2) and here. A process that started after `acceptedAt`
  * is then refused; one that took the pid over in the moment between connect(2) and accept(2) is not noticed.
  *
@@ -37,8 +54,7 @@ export interface PeerCredentialsOptions {
 export function peerProcess(socket: Socket, options: PeerCredentialsOptions = {}): PeerProcess {
   const acceptedAt = secondsSinceBoot();
   const descriptor = openSocketDescriptor(socket);
-  const { pid, uid, gid } = peerCredentials(descriptor);
-  if (pid <= 0) throw unknown('its process is in a pid namespace that the agent cannot see');
+  const { pid, uid, gid } = credentialsOf(descriptor);
   let pidfd: OwnedFd;
   try {
     pidfd = (options.usePeerPidfd === false ? null : peerPidfd(descriptor)) ?? pidfdOfOlderThan(pid, acceptedAt);
@@ -50,6 +66,12 @@ export function peerProcess(socket: Socket, options: PeerCredentialsOptions = {}
   if (isProcessAlive(pidfd.fd)) return new WatchedProcess(pid, uid, gid, pidfd);
   pidfd.close();
   throw unknown(`process ${pid} has exited`);
+}
+
+function credentialsOf(descriptor: number): PeerCredentials {
+  const credentials = peerCredentials(descriptor);
+  if (credentials.pid <= 0) throw unknown('its process is in a pid namespace that the agent cannot see');
+  return credentials;
 }
 
 class WatchedProcess implements PeerProcess {

@@ -9,9 +9,10 @@ export interface LoggedRefusal {
   readonly reason: string;
   /** The error code underneath, if there is one. */
   readonly code?: string | null;
-  /** Of the peer that was refused; or the number of the local workload. */
+  /** Of the peer that was refused; or the number of the local workload, or whom a caller of this host counts against. */
   readonly remoteAddress?: string;
   readonly workloadId?: number;
+  readonly account?: string;
 }
 
 /** One subject is logged at most this often; its next line tells how many were left out. */
@@ -46,7 +47,7 @@ export class RefusalLog {
   /** Logs a refusal, or only remembers that it was one of many. */
   add(level: 'info' | 'warn', message: string, refusal: LoggedRefusal & Readonly<Record<string, unknown>>): void {
     const now = this.#clock();
-    const key = `${refusal.reason} ${refusal.code ?? ''} ${refusal.remoteAddress ?? refusal.workloadId}`;
+    const key = `${refusal.reason} ${refusal.code ?? ''} ${refusal.remoteAddress ?? refusal.workloadId ?? refusal.account}`;
     const subject = this.#subjects.get(key);
     if ((subject !== undefined && now < subject.nextAt) || !this.#budget.take()) {
       if (subject !== undefined) subject.repeated++;

@@ -40,6 +40,12 @@ const CALL_OPTIONS = { metadata: METADATA, timeoutMs: CALL_TIMEOUT_MS };
 /** SPIFFE_Workload_Endpoint.md section 6: the request itself is wrong, or the server does not have what it asks for. Trying again is no help. */
 const FINAL: ReadonlySet<number> = new Set([GRPC_STATUS.INVALID_ARGUMENT, GRPC_STATUS.UNIMPLEMENTED]);
 
+/**
+ * Whoever does not wait gets EAGAIN from a socket with as many callers as it keeps waiting (connect(2)). It takes one of
+ * them in microseconds, and who asks next has the place: so it is asked often.
+ */
+const FULL_SOCKET_PAUSE_MS = 5;
+
 /** A client of a SPIFFE Workload API (SPIFFE_Workload_API.md): what it is given is for this process, which the server sees for itself. */
 export class WorkloadApiClient implements AsyncDisposable {
   readonly #grpc: GrpcClient;
@@ -110,14 +116,20 @@ export class WorkloadApiClient implements AsyncDisposable {
   }
 }
 
-/** Connects to an endpoint. The signal destroys the socket while it is not connected. */
+/**
+ * Connects to an endpoint. The signal destroys the socket while it is not connected.
+ * @throws Error of the system, or that the signal has aborted
+ */
 export async function dial(endpoint: EndpointAddress, signal: AbortSignal): Promise<Socket> {
-  const socket = connect(endpoint);
-  try {
-    await once(socket, 'connect', { signal });
-    return socket;
-  } catch (error) {
-    socket.destroy();
-    throw error;
+  for (;;) {
+    const socket = connect(endpoint);
+    try {
+      await once(socket, 'connect', { signal });
+      return socket;
+    } catch (error) {
+      socket.destroy();
+      if (signal.aborted || (error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    }
+    await sleep(systemClock, FULL_SOCKET_PAUSE_MS, signal);
   }
 }

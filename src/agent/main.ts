@@ -39,12 +39,13 @@ import {
   svidExpiry,
   svidRequests,
   workerMetrics,
+  workloadApiRefusals,
 } from './metrics.ts';
 import { Registry } from './registry.ts';
 import { TrustFollower } from './trust-follower.ts';
 import { WorkerPool } from './worker-pool.ts';
 import { HostProcesses } from './workload-processes.ts';
-import { openToPass, startWorkloadApi, workloadApiSource } from './workload-api-socket.ts';
+import { openToPass, type RunningWorkloadApi, startWorkloadApi, workloadApiSource } from './workload-api-socket.ts';
 
 /** The agent's own namespace has one set of listeners, under this number, for all workloads that are cgroups. */
 const HOST_WORKLOAD_ID = 0;
@@ -231,9 +232,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await listenOnHost();
 
   // Workload API: what workloads get of their own identity.
+  let workloadApi: RunningWorkloadApi | null = null;
   if (options.workloadApiSocket !== null) {
     openToPass(options.runDirectory);
-    started.use(
+    workloadApi = started.use(
       await startWorkloadApi({
         path: options.workloadApiSocket,
         source: workloadApiSource({ svids, provider, federation, changes: [svids, registry, provider, federation] }),
@@ -350,6 +352,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       kernelEvents(new Map(Object.entries(hooks.counters()))),
       svidExpiry(expiring, Date.now()),
       ...svidRequests(svids.counters),
+      workloadApiRefusals(workloadApi?.refused ?? {}),
       bundleSequences(knownBundles()),
       clockSkew(provider.status().clockSkewSeconds),
       bundleRefreshFailures(federation.status()),

@@ -4,6 +4,7 @@ import { COUNTER_FAMILIES, type CounterFamily, HISTOGRAM_BUCKETS, histogramBound
 import { type CounterBlock, familySamples, sumBlocks } from '../../proxy/telemetry/counters.ts';
 import { mergeTraffic, type TrafficLabels, type TrafficSnapshot } from '../../proxy/telemetry/traffic-metrics.ts';
 import type { MetricFamily, MetricSample } from '../model/metrics.ts';
+import { WORKLOAD_API_REFUSALS, type WorkloadApiRefusal } from './workload-api-socket.ts';
 
 /** What the kernel counted, by the reason that its hooks gave (bpf/weft.h). */
 export function kernelEvents(countByReason: ReadonlyMap<string, number>): MetricFamily {
@@ -56,6 +57,16 @@ export function svidRequests(counters: SvidCounters): MetricFamily[] {
       samples: SVID_FAILURES.map((reason) => ({ labels: { reason }, value: counters.failed[reason] ?? 0 })),
     },
   ];
+}
+
+/** Connections to the Workload API that were closed before a call, since the agent's start. */
+export function workloadApiRefusals(refused: Partial<Readonly<Record<WorkloadApiRefusal, number>>>): MetricFamily {
+  return {
+    name: 'weft_workload_api_refusals_total',
+    help: 'Connections to the Workload API that were closed before a call, by reason',
+    type: 'counter',
+    samples: WORKLOAD_API_REFUSALS.map((reason) => ({ labels: { reason }, value: refused[reason] ?? 0 })),
+  };
 }
 
 /** The sequence of each trust bundle (spiffe_sequence where its publisher gives one). */

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
-import { type PeerProcess, peerProcess } from '../../bpf/peer-credentials.ts';
+import { type PeerProcess, peerProcess, peerProcessId } from '../../bpf/peer-credentials.ts';
 import type { Caller } from '../../certs/workload-api/caller.ts';
 import type { LocalPlace, LocalPlaces } from './local-places.ts';
-import { type HeldPlace, holdPlaceOfProcess, workloadAt } from './process-place.ts';
+import { type HeldPlace, holdPlaceOfProcess, workloadAt, workloadOfProcess } from './process-place.ts';
 
 export interface WorkloadAttestorOptions {
   /** Enrolled workloads now. */
@@ -20,6 +20,17 @@ export class WorkloadAttestor {
 
   constructor(options: WorkloadAttestorOptions) {
     this.#options = options;
+  }
+
+  /**
+   * Whom a connection counts against, before it is attested and for a small part of what that costs. A process has no choice in it: however it
+   * forks, or whatever namespaces and cgroups it makes, it is its workload's, or one of those that are part of none and get nothing. It is no
+   * more than an account: the process may have exited, and its id be another's.
+   * @throws KernelError WEFT_BPF_PEER
+   * @throws Error of the file system when it has exited
+   */
+  accountOf(socket: Socket): string {
+    return accountOf(workloadOfProcess(peerProcessId(socket), this.#options.cgroupMount, this.#options.places()));
   }
 
   /**
@@ -68,13 +79,16 @@ export class AttestedCaller implements Caller {
   }
 
   get account(): string {
-    const workload = this.workload();
-    // Not by user: a container's root is as many users as it likes to be.
-    return workload === null ? 'no workload' : `workload ${workload.workload}`;
+    return accountOf(this.workload());
   }
 
   [Symbol.dispose](): void {
     this.process.close();
     this.#place?.[Symbol.dispose]();
   }
+}
+
+/** Not by user: a container's root is as many users as it likes to be. */
+function accountOf(workload: LocalPlace | null): string {
+  return workload === null ? 'no workload' : `workload ${workload.workload}`;
 }

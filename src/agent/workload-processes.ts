@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type { WorkloadProcesses } from '../../certs/spire/workload-processes.ts';
 import type { LocalPlaces } from './local-places.ts';
-import { placeOfProcess, workloadAt } from './process-place.ts';
+import { workloadOfProcess } from './process-place.ts';
 
 export interface HostProcessesOptions {
   /** Enrolled workloads now. */
@@ -53,7 +53,7 @@ export class HostProcesses implements WorkloadProcesses {
 
   #identityOf(pid: number, places: LocalPlaces): string | null {
     try {
-      const workload = workloadAt(placeOfProcess(pid, this.#options.cgroupMount), places);
+      const workload = workloadOfProcess(pid, this.#options.cgroupMount, places);
       if (workload === null || readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === SANDBOX) return null;
       return workload.identity;
     } catch {

@@ -28,15 +28,17 @@ class Listener implements AsyncDisposable {
   readonly #server = createServer();
   readonly #cgroups: string[] = [];
   readonly #children: ChildProcess[] = [];
+  readonly #sockets: Socket[] = [];
 
   async accept(command: readonly string[]): Promise<{ readonly socket: Socket; readonly child: ChildProcess }> {
     chmodSync(this.#directory, 0o755);
     if (!this.#server.listening) await new Promise<void>((resolve) => this.#server.listen({ path: this.path, writableAll: true }, resolve));
-    const accepted = once(this.#server, 'connection');
+    const accepted = once(this.#server, 'connection', { signal: AbortSignal.timeout(20_000) });
     const [file = '', ...args] = command;
     const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
     this.#children.push(child);
     const [socket] = (await accepted) as [Socket];
+    this.#sockets.push(socket);
     socket.on('error', () => {});
     return { socket, child };
   }
@@ -59,6 +61,7 @@ class Listener implements AsyncDisposable {
       child.kill('SIGKILL');
       await once(child, 'exit');
     }
+    for (const socket of this.#sockets) socket.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const path of new Set(this.#cgroups)) removeCgroupTree(path);
     rmSync(this.#directory, { recursive: true });
@@ -105,6 +108,38 @@ test('all that are part of no workload share one account, whatever users they ar
     socket.destroy();
   }
   assert.equal(accounts.size, 1);
+});
+
+test('whom a connection counts against is no choice of the process that connects', async () => {
+  await using listener = new Listener();
+  const [outer, own] = [listener.cgroup('counted'), listener.cgroup('counted/own')];
+  const { dev, ino } = statSync('/proc/self/ns/net', { bigint: true });
+  const cases = [
+    [own, new Map(), new Map([[cgroupId(outer), place('counted')]]), 'workload shop/counted'],
+    // Enrolled by its network namespace, which it has left.
+    [own, new Map([[`${dev}:${ino}`, place('pod')]]), new Map(), 'no workload'],
+  ] as const;
+  for (const [cgroup, networkNamespaces, cgroups, account] of cases) {
+    const attests = new WorkloadAttestor({ places: () => ({ networkNamespaces, cgroups }), cgroupMount: cgroup2Mount() });
+    const { socket } = await listener.accept(listener.connector('wait', cgroup, 'unshare', '--net'));
+    assert.equal(attests.accountOf(socket), account);
+    using caller = attests.attest(socket);
+    assert.equal(caller.account, account, 'once it is attested');
+    socket.destroy();
+  }
+});
+
+test('a pod counts by its network namespace, and who has exited counts against nobody', async () => {
+  await using listener = new Listener();
+  const { dev, ino } = statSync('/proc/self/ns/net', { bigint: true });
+  const places = { networkNamespaces: new Map([[`${dev}:${ino}`, place('pod')]]), cgroups: new Map() };
+  const attests = new WorkloadAttestor({ places: () => places, cgroupMount: cgroup2Mount() });
+  const { socket, child } = await listener.accept(listener.connector('fork'));
+  assert.equal(attests.accountOf(socket), 'workload shop/pod');
+  child.stdin?.write('.');
+  await once(child, 'exit');
+  assert.throws(() => attests.accountOf(socket), { code: 'ENOENT' });
+  socket.destroy();
 });
 
 test('a process in a pid namespace of its own is seen as the host sees it', async () => {

@@ -9,6 +9,7 @@ import {
   kernelEvents,
   svidExpiry,
   svidRequests,
+  workloadApiRefusals,
 } from '../../../src/agent/metrics.ts';
 import { COUNTER_FAMILIES } from '../../../proxy/telemetry/counter-table.ts';
 import { IssuanceCounts } from '../../../certs/issuance/issuance-counts.ts';
@@ -41,6 +42,7 @@ test('docs/operations.md names every metric of ours, and no other', () => {
     bundleSequences([]),
     bundleRefreshFailures([]),
     clockSkew(null),
+    workloadApiRefusals({}),
     ...authorityMetrics({ ...nothing, counts: { issued: { x509: 0, jwt: 0 }, joins: 0, refused: new IssuanceCounts().refused } }, 0),
     ...svidRequests({ issued: 0, renewed: 0, failed: {} }),
   ];

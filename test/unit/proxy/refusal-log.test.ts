@@ -31,6 +31,16 @@ describe('the log of refusals', () => {
     assert.equal('repeated' in (lines[2]?.fields ?? {}), false);
   });
 
+  it('tells those who are known by their account apart', () => {
+    const { log, lines } = fixture();
+    for (const account of ['workload shop/cart', 'workload shop/db', 'workload shop/cart'])
+      log.add('info', 'refused', { reason: 'too_many', account });
+    assert.deepEqual(
+      lines.map(({ fields }) => fields['account']),
+      ['workload shop/cart', 'workload shop/db'],
+    );
+  });
+
   it('a local workload is a subject by its number', () => {
     const { log, lines } = fixture();
     for (const workloadId of [1, 1, 2]) log.add('warn', 'refused', { reason: 'refused_device', workloadId });
