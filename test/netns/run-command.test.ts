@@ -37,6 +37,11 @@ function members(cgroup: string): string[] {
   return readFileSync(join(cgroup, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean);
 }
 
+async function killMembers(cgroup: string): Promise<void> {
+  for (const pid of members(cgroup)) process.kill(Number(pid), 'SIGKILL');
+  while (members(cgroup).length > 0) await sleep(50);
+}
+
 test('the command is in the cgroup that was enrolled, alone, and the cgroup goes with it', async () => {
   // `weft run` starts the command inside and then leaves: which of the two goes on first is the scheduler's. The shell counts without a
   // process of its own.
@@ -56,14 +61,14 @@ test('the command is in the cgroup that was enrolled, alone, and the cgroup goes
 });
 
 test('what a command leaves behind stays in the cgroup, and the next weft run clears it when it has ended', async () => {
-  const first = await run(['sh', '-c', 'sleep 2 >/dev/null 2>&1 & exit 4']);
+  const first = await run(['sh', '-c', 'sleep 100 >/dev/null 2>&1 & exit 4']);
   assert.equal(first.code, 4);
   assert.match(first.stderr, /1 process of shop\/cart-1 still running/);
   const left = enrolledCgroup(0);
   assert.equal(members(left).length, 1);
   await run(['true']);
   assert.ok(existsSync(left));
-  while (members(left).length > 0) await sleep(50);
+  await killMembers(left);
   await run(['true']);
   assert.equal(existsSync(left), false);
   assert.deepEqual(
@@ -80,7 +85,7 @@ test('a directory that is no cgroup is refused before anything runs', async () =
 });
 
 test('weft uninstall removes empty run cgroups, and names those that are in use', async () => {
-  await run(['sh', '-c', 'sleep 1 >/dev/null 2>&1 & exit 0']);
+  await run(['sh', '-c', 'sleep 100 >/dev/null 2>&1 & exit 0']);
   const empty = join(parent, 'weft', 'run-1-00000000');
   mkdirSync(empty);
   const uninstall = (): Promise<ExecResult> => {
@@ -93,7 +98,7 @@ test('weft uninstall removes empty run cgroups, and names those that are in use'
   assert.match(busy.stdout, new RegExp(`^removed  ${empty}$`, 'm'));
   assert.match(busy.stdout, new RegExp(`^left     ${enrolledCgroup()}: processes ${pid} still run`, 'm'));
   assert.match(busy.stderr, /WEFT_CLI_UNINSTALL_INCOMPLETE/);
-  while (members(enrolledCgroup()).length > 0) await sleep(50);
+  await killMembers(enrolledCgroup());
   assert.equal((await uninstall()).code, 0);
   assert.equal(existsSync(join(parent, 'weft')), false);
 });

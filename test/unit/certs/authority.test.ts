@@ -278,12 +278,14 @@ describe('a rotation', () => {
     assert.equal(one.trust().bundle.jwtAuthorities.length, 2);
 
     acknowledgeAll(one);
-    await settle(clock, 6000, () => two.trust().sequence === one.trust().sequence);
+    const awaited = (): string | undefined =>
+      one
+        .status()
+        .rotation?.waitingFor.map((node) => node.name)
+        .join();
+    await settle(clock, 6000, () => two.trust().sequence === one.trust().sequence && awaited() === 'node-2');
     assert.deepEqual(states(one), ['active', 'prepared']);
-    assert.deepEqual(
-      one.status().rotation?.waitingFor.map((node) => node.name),
-      ['node-2'],
-    );
+    assert.equal(awaited(), 'node-2');
     assert.equal(two.trust().sequence, one.trust().sequence, 'the other process has taken it up');
 
     acknowledgeAll(one, two);
