@@ -278,7 +278,9 @@ async function handshake(name: string, contexts: SvidTlsContexts, verifier: Peer
       secured.shift()?.(secure);
     },
   };
-  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => new Handshake(socket, owner, 10_000));
+  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) =>
+    new Handshake(socket, owner, 10_000).start(null),
+  );
   const port = await listen(server);
   let kept: ResumableSession | null = null;
   return {
@@ -287,12 +289,15 @@ async function handshake(name: string, contexts: SvidTlsContexts, verifier: Peer
     async shake() {
       const verified = Promise.withResolvers<TLSSocket>();
       secured.push(verified.resolve);
-      const socket = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true });
-      await once(socket, 'connect');
       const offered = kept;
-      const secure = tls.connect(tunnelTlsOptions(socket, contextOf(contexts, CLIENT), offered?.session));
-      const ticket = resume && offered === null ? once(secure, 'session') : null;
-      const [far] = await Promise.all([verified.promise, once(secure, 'secureConnect')]);
+      let ticket: Promise<unknown[]> | null = null;
+      const dialled = Promise.withResolvers<TLSSocket>();
+      const socket = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true }, () => {
+        const secure = tls.connect(tunnelTlsOptions(socket, contextOf(contexts, CLIENT), offered?.session));
+        if (resume && offered === null) ticket = once(secure, 'session');
+        secure.once('secureConnect', () => dialled.resolve(secure));
+      });
+      const [far, secure] = await Promise.all([verified.promise, dialled.promise]);
       if (secure.isSessionReused() !== (offered !== null)) throw new Error('not resumed');
       const chain = offered?.peerChain ?? peerChain(secure);
       if (verifier.verify(chain).text !== SERVER) throw new Error('another peer');

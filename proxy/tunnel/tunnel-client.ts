@@ -195,7 +195,6 @@ export class TunnelClient {
     this.#clearTimer();
     this.#timer = setTimeout(() => this.#fail(this.#tlsError(handshakeTimeout())), this.#limits.handshakeTimeoutMs);
     socket.setNoDelay(true);
-    socket.setKeepAlive(true, 180_000);
     this.#offered = this.#options.sessions?.take() ?? null;
     const secure = tls.connect(tunnelTlsOptions(socket, this.#options.context, this.#offered?.session));
     this.#socket = secure;

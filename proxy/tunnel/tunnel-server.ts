@@ -85,6 +85,8 @@ export interface TunnelServerLimits {
   readonly maxSilent: number;
   /** Handshakes under way at once: they are what costs CPU and memory. The oldest makes room for the next. */
   readonly maxHandshakes: number;
+  /** While no more are half-open, TLS does not wait for a peer's first byte, which is quicker and costs memory for who never says anything. */
+  readonly eagerHandshakes: number;
   readonly maxConnections: number;
   readonly http2: Partial<Http2Options>;
 }
@@ -94,6 +96,7 @@ export const DEFAULT_SERVER_LIMITS: TunnelServerLimits = {
   identityTimeoutMs: 1000,
   maxSilent: 4096,
   maxHandshakes: 512,
+  eagerHandshakes: 64,
   maxConnections: 16_384,
   http2: {},
 };
@@ -217,7 +220,10 @@ export class TunnelServer {
       return;
     }
     this.#makeRoom(this.#silent, this.#limits.maxSilent);
-    this.#silent.add(new Handshake(socket, this.#handshakeOwner, this.#limits.handshakeTimeoutMs));
+    const handshake = new Handshake(socket, this.#handshakeOwner, this.#limits.handshakeTimeoutMs);
+    this.#silent.add(handshake);
+    if (this.#silent.size + this.#handshakes.size <= this.#limits.eagerHandshakes) handshake.start(null);
+    else handshake.awaitFirstByte();
   }
 
   /** The handshake is over, full or resumed: nothing is read before the peer is verified. */

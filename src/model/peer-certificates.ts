@@ -9,6 +9,7 @@ const MOST = 16;
 export function peerChain(socket: TLSSocket): Uint8Array[] {
   const chain: Uint8Array[] = [];
   let certificate = socket.getPeerX509Certificate();
+  if (certificate !== undefined && socket.isSessionReused()) return [certificate.raw];
   while (certificate !== undefined && chain.length < MOST) {
     chain.push(certificate.raw);
     const issuer = certificate.issuerCertificate;

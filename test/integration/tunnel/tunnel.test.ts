@@ -240,43 +240,49 @@ describe('a tunnel server refuses, and says why,', () => {
   });
   after(() => world[Symbol.dispose]());
 
-  it('a client that says nothing', async () => {
-    await using host = await new TunnelHost(world, echo, { handshakeTimeoutMs: 60 }).listen();
-    assert.equal(await raw(host, null), 'handshake_timeout');
-  });
-
-  it('half a hello and then nothing', async () => {
-    await using host = await new TunnelHost(world, echo, { handshakeTimeoutMs: 60 }).listen();
-    assert.equal(await raw(host, '\x16\x03\x01\x02\x00\x01'), 'handshake_timeout');
-  });
-
-  it('plaintext HTTP', async () => {
-    await using host = await new TunnelHost(world).listen();
-    assert.equal(await raw(host, 'GET / HTTP/1.1\r\nhost: x\r\n\r\n'), 'plaintext');
-  });
-
-  it('a plaintext CONNECT', async () => {
-    await using host = await new TunnelHost(world).listen();
-    assert.equal(await raw(host, 'CONNECT 10.0.0.1:80 HTTP/1.1\r\nhost: x\r\n\r\n'), 'plaintext');
-  });
-
-  it('garbage', async () => {
-    await using host = await new TunnelHost(world).listen();
-    assert.equal(await raw(host, '\x00\x01garbage garbage garbage garbage garbage'), 'not_tls');
-  });
-
-  it('a client that leaves at once', async () => {
-    await using host = await new TunnelHost(world).listen();
-    net.connect({ host: '127.0.0.1', port: host.port }).on('connect', function (this: net.Socket) {
-      this.end();
+  for (const [how, limits] of [
+    ['', {}],
+    [', TLS waiting for its first byte', { eagerHandshakes: 0 }],
+  ] as const) {
+    it(`a client that says nothing${how}`, async () => {
+      await using host = await new TunnelHost(world, echo, { ...limits, handshakeTimeoutMs: 60 }).listen();
+      assert.equal(await raw(host, null), 'handshake_timeout');
     });
-    assert.equal((await host.firstRefusal()).reason, 'closed');
-  });
+
+    it(`half a hello and then nothing${how}`, async () => {
+      await using host = await new TunnelHost(world, echo, { ...limits, handshakeTimeoutMs: 60 }).listen();
+      assert.equal(await raw(host, '\x16\x03\x01\x02\x00\x01'), 'handshake_timeout');
+    });
+
+    it(`plaintext HTTP${how}`, async () => {
+      await using host = await new TunnelHost(world, echo, limits).listen();
+      assert.equal(await raw(host, 'GET / HTTP/1.1\r\nhost: x\r\n\r\n'), 'plaintext');
+    });
+
+    it(`a plaintext CONNECT${how}`, async () => {
+      await using host = await new TunnelHost(world, echo, limits).listen();
+      assert.equal(await raw(host, 'CONNECT 10.0.0.1:80 HTTP/1.1\r\nhost: x\r\n\r\n'), 'plaintext');
+    });
+
+    it(`garbage${how}`, async () => {
+      await using host = await new TunnelHost(world, echo, limits).listen();
+      assert.equal(await raw(host, '\x00\x01garbage garbage garbage garbage garbage'), 'not_tls');
+    });
+
+    it(`a client that leaves at once${how}`, async () => {
+      await using host = await new TunnelHost(world, echo, limits).listen();
+      net.connect({ host: '127.0.0.1', port: host.port }).on('connect', function (this: net.Socket) {
+        this.end();
+      });
+      assert.equal((await host.firstRefusal()).reason, 'closed');
+    });
+  }
 
   it('the oldest of too many half-open connections, never the newest', async () => {
     for (const [bytes, limit] of [
-      [null, { maxSilent: 3 }],
-      ['\x16\x03\x01\x02\x00\x01', { maxHandshakes: 3 }],
+      [null, { maxSilent: 3, eagerHandshakes: 0 }],
+      [null, { maxHandshakes: 3 }],
+      ['\x16\x03\x01\x02\x00\x01', { maxHandshakes: 3, eagerHandshakes: 0 }],
     ] as const) {
       await using host = await new TunnelHost(world, echo, limit).listen();
       const sockets = await Promise.all(
