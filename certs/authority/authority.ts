@@ -470,7 +470,7 @@ export class Authority implements AsyncDisposable {
       old.liveUntil < now + this.#nodeLeaseMs / 2 ||
       old.liveUntil < (node.svidExpiresAt ?? 0);
     if (!stale) return;
-    this.#nodes.set({ name: node.name, acknowledged: node.acknowledged, liveUntil, namespaces: old?.namespaces ?? [] }, now);
+    this.#nodes.set({ name: node.name, acknowledged: node.acknowledged, liveUntil }, now);
     this.#wake();
   }
 
@@ -479,11 +479,6 @@ export class Authority implements AsyncDisposable {
     if (this.#nodes.get(name) === null) return;
     this.#nodes.delete(name);
     this.#wake();
-  }
-
-  /** May workloads of this namespace that no configuration has (`weft run`) get identities on this node? By the token that the node joined with. */
-  mayRun(node: string, namespace: string): boolean {
-    return this.#nodes.get(node)?.namespaces.includes(namespace) ?? false;
   }
 
   /**
@@ -527,9 +522,9 @@ export class Authority implements AsyncDisposable {
   }
 
   /** A node that joins is live from now on, so that a rotation that begins before its first acknowledgement waits for it. */
-  #joined({ node, namespaces }: TokenGrant): void {
+  #joined({ node }: TokenGrant): void {
     const now = this.#now();
-    this.#nodes.set({ name: node, acknowledged: null, liveUntil: now + this.#nodeLeaseMs, namespaces }, now);
+    this.#nodes.set({ name: node, acknowledged: null, liveUntil: now + this.#nodeLeaseMs }, now);
   }
 
   async #newSlot(material: AuthorityMaterial | undefined): Promise<Slot> {

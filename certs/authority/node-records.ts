@@ -11,8 +11,6 @@ export interface NodeRecord {
   readonly acknowledged: bigint | null;
   /** It counts until then, in milliseconds since the epoch: that long it may verify peers, and show SVIDs. */
   readonly liveUntil: number;
-  /** What its join token allowed: workloads of these namespaces that no configuration has (`weft run`) may get identities there. */
-  readonly namespaces: readonly string[];
 }
 
 /** At most 200 characters: file names have 255, and a node that could join under a name for which there is no file could not be evicted. */
@@ -142,11 +140,10 @@ export class NodeRecords {
         constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
       );
       if ((await file.stat()).size > MAX_FILE_BYTES) return null;
-      const { acknowledged, liveUntil, namespaces } = JSON.parse(await readFile(file, 'utf8')) as Readonly<Record<string, unknown>>;
-      if (!Array.isArray(namespaces) || !namespaces.every((one) => typeof one === 'string')) return null;
+      const { acknowledged, liveUntil } = JSON.parse(await readFile(file, 'utf8')) as Readonly<Record<string, unknown>>;
       if (typeof liveUntil !== 'number' || !Number.isFinite(liveUntil)) return null;
       if (acknowledged !== null && (typeof acknowledged !== 'string' || !/^[0-9]{1,19}$/.test(acknowledged))) return null;
-      return { name, acknowledged: acknowledged === null ? null : BigInt(acknowledged), liveUntil, namespaces };
+      return { name, acknowledged: acknowledged === null ? null : BigInt(acknowledged), liveUntil };
     } catch {
       return null;
     }

@@ -25,7 +25,7 @@ const DEFAULT_DENIAL = 403;
  * A CheckRequest (attribute_context.proto). `headers` has one entry for each name, several fields joined as HTTP says, with the
  * pseudo-headers that Envoy puts there; `path` has the query, and `query` stays empty, as the protocol has it.
  */
-export function checkRequest(head: RequestHead, connection: ConnectionAttributes, destinationPrincipal: string): CheckRequest {
+export function checkRequest(head: RequestHead, connection: ConnectionAttributes): CheckRequest {
   const target = head.query === '' ? head.path : `${head.path}?${head.query}`;
   const headers = new Map<string, string>([
     [':authority', head.host],
@@ -41,7 +41,7 @@ export function checkRequest(head: RequestHead, connection: ConnectionAttributes
   return {
     attributes: {
       source: peer(connection.sourceAddress, 0, connection.sourceIdentity?.text ?? ''),
-      destination: peer(connection.destinationAddress, connection.destinationPort, destinationPrincipal),
+      destination: peer(connection.destinationAddress, connection.destinationPort, connection.destinationIdentity ?? ''),
       request: {
         http: {
           id: headers.get('x-request-id') ?? '',

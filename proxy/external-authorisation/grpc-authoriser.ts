@@ -17,21 +17,19 @@ const RECONNECT_PAUSE_MS = 250;
 export class GrpcAuthoriser implements Disposable {
   readonly #provider: ExtensionProvider;
   readonly #dial: () => Socket;
-  readonly #destinationPrincipal: string;
   #client: GrpcClient;
   #failedAt = Number.NEGATIVE_INFINITY;
 
-  constructor(provider: ExtensionProvider, dial: () => Socket, destinationPrincipal = '') {
+  constructor(provider: ExtensionProvider, dial: () => Socket) {
     this.#provider = provider;
     this.#dial = dial;
-    this.#destinationPrincipal = destinationPrincipal;
     this.#client = this.#newClient();
   }
 
   /** @throws AuthorisationError, GrpcStatusError */
   async check(head: RequestHead, connection: ConnectionAttributes, timeoutMs: number): Promise<CheckAnswer> {
     const client = this.#client;
-    const request = checkRequest(head, connection, this.#destinationPrincipal);
+    const request = checkRequest(head, connection);
     try {
       return readCheckResponse(await client.unary(CHECK, request, { timeoutMs }));
     } catch (error) {

@@ -380,6 +380,7 @@ function attributesOf(arrival: InboundArrival): ConnectionAttributes {
     sourceIdentity: arrival.peer,
     sourceAddress: arrival.source.address,
     destinationAddress: arrival.destination.address,
+    destinationIdentity: arrival.workload.identity,
     destinationPort: arrival.destination.port,
   };
 }

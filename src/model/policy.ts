@@ -18,6 +18,8 @@ export interface ConnectionAttributes {
   /** Canonical text, never IPv4-mapped. The TCP peer, not a header. */
   readonly sourceAddress: string;
   readonly destinationAddress: string;
+  /** SPIFFE ID text of the workload that is asked; absent where it makes no difference. */
+  readonly destinationIdentity?: string;
   /** The workload's own port. */
   readonly destinationPort: number;
   /** Server name of a TLS ClientHello that is passed through; null when it has none or is no TLS; absent before anybody looked. */

@@ -44,7 +44,10 @@ describe('a CheckRequest', () => {
     ],
     { method: 'POST', path: '/items', query: 'a=1&b=2' },
   );
-  const bytes = encodeMessage(CHECK.request, checkRequest(request, CONNECTION, 'spiffe://cluster.local/ns/shop/sa/items'));
+  const bytes = encodeMessage(
+    CHECK.request,
+    checkRequest(request, { ...CONNECTION, destinationIdentity: 'spiffe://cluster.local/ns/shop/sa/items' }),
+  );
   const text = (...path: number[]): string | undefined => at(bytes, 1, ...path)?.bytes.toString();
 
   it('says who asks whom', () => {
@@ -79,7 +82,7 @@ describe('a CheckRequest', () => {
   });
 
   it('names no principal of a plaintext peer', () => {
-    const plaintext = encodeMessage(CHECK.request, checkRequest(request, { ...CONNECTION, sourceIdentity: null }, ''));
+    const plaintext = encodeMessage(CHECK.request, checkRequest(request, { ...CONNECTION, sourceIdentity: null }));
     assert.equal(at(plaintext, 1, 1, 4), undefined);
     assert.equal(at(plaintext, 1, 2, 4), undefined);
   });

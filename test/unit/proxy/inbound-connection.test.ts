@@ -2,14 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { TestContext } from 'node:test';
 import { NO_CHECKS } from '../../../proxy/inbound/inbound.ts';
-import { InboundConnection, type Security, SILENCE_TIMEOUT_MS } from '../../../proxy/inbound/inbound-connection.ts';
+import { InboundConnection, type RequestChecks, type Security, SILENCE_TIMEOUT_MS } from '../../../proxy/inbound/inbound-connection.ts';
 import { MeshView } from '../../../proxy/mesh-view.ts';
 import { Telemetry } from '../../../proxy/telemetry/connection-record.ts';
 import { COUNTERS, counterSlot } from '../../../proxy/telemetry/counter-table.ts';
 import { CounterBlock, sumBlocks } from '../../../proxy/telemetry/counters.ts';
 import { TrafficMetrics } from '../../../proxy/telemetry/traffic-metrics.ts';
 import { parseSpiffeId } from '../../../src/model/identity.ts';
-import { DEFAULT_MESH_SETTINGS } from '../../../src/model/resources.ts';
+import type { ConnectionAttributes } from '../../../src/model/policy.ts';
+import { DEFAULT_MESH_SETTINGS, type ExtensionProvider } from '../../../src/model/resources.ts';
 import type { PolicyEntry, WorkloadEntry } from '../../../src/model/snapshot.ts';
 import { memoryStreamPair } from '../../kit/memory-stream.ts';
 import { settle, StreamRecorder } from '../../kit/stream-recorder.ts';
@@ -29,7 +30,13 @@ interface Fixture {
   readonly refused: (reason: string) => number;
 }
 
-function arrive(policies: readonly PolicyEntry[], security: Security = 'mtls', mode: WorkloadEntry['mode'] = 'permissive'): Fixture {
+function arrive(
+  policies: readonly PolicyEntry[],
+  security: Security = 'mtls',
+  mode: WorkloadEntry['mode'] = 'permissive',
+  checks: RequestChecks = NO_CHECKS,
+  extensionProviders: readonly ExtensionProvider[] = [],
+): Fixture {
   const workload: WorkloadEntry = {
     id: 1,
     name: 'web',
@@ -55,7 +62,7 @@ function arrive(policies: readonly PolicyEntry[], security: Security = 'mtls', m
     services: [],
     policies,
     authentications: [],
-    settings: DEFAULT_MESH_SETTINGS,
+    settings: { ...DEFAULT_MESH_SETTINGS, extensionProviders },
   });
   const counters = CounterBlock.create();
   const telemetry = new Telemetry(counters, new TrafficMetrics(), null);
@@ -74,7 +81,7 @@ function arrive(policies: readonly PolicyEntry[], security: Security = 'mtls', m
   });
   const isDenied = security === 'plaintext' && mode === 'strict';
   const arrival = { workload, stream: downstream, security, peer, source, destination };
-  const connection = new InboundConnection(arrival, view, isDenied ? null : upstream, record, true, NO_CHECKS, () => {});
+  const connection = new InboundConnection(arrival, view, isDenied ? null : upstream, record, true, checks, () => {});
   return {
     client: new StreamRecorder(clientEnd),
     server: new StreamRecorder(serverEnd),
@@ -90,6 +97,33 @@ function mockTime(context: TestContext): (milliseconds: number) => Promise<void>
     await settle();
   };
 }
+
+describe('an external authoriser', () => {
+  it('is told who asks whom, and where', async () => {
+    const asked: ConnectionAttributes[] = [];
+    const authorisers = {
+      check: async (_provider: unknown, _head: unknown, connection: ConnectionAttributes) => {
+        asked.push(connection);
+        return { allow: true, failed: false, reason: '', change: null, refusal: null };
+      },
+    };
+    const custom: PolicyEntry = { ...ONLY_GET, name: 'shop/ask', action: 'CUSTOM', provider: 'authz' };
+    const provider = { name: 'authz' } as ExtensionProvider;
+    const { client, server } = arrive([custom], 'mtls', 'permissive', { tokens: null, authorisers }, [provider]);
+    client.stream.write(Buffer.from('GET / HTTP/1.1\r\nhost: web\r\n\r\n'));
+    await settle();
+    assert.match(server.text(), /^GET \/ HTTP\/1\.1\r\n/);
+    assert.deepEqual(asked, [
+      {
+        sourceIdentity: parseSpiffeId('spiffe://cluster.local/ns/shop/sa/client'),
+        sourceAddress: '10.0.0.1',
+        destinationAddress: '10.0.0.2',
+        destinationIdentity: 'spiffe://cluster.local/ns/shop/sa/web',
+        destinationPort: 80,
+      },
+    ]);
+  });
+});
 
 describe('a client that says nothing', () => {
   it('is sent away in order after its time, where only HTTP is allowed', async (context) => {
