@@ -1,4 +1,4 @@
-import { Budget } from './http2/budget.ts';
+import { Budget } from '../src/transport/http2/budget.ts';
 
 /** Writes one line of the agent's log. */
 export type LogLine = (level: 'info' | 'warn' | 'error', message: string, fields: Readonly<Record<string, unknown>>) => void;

@@ -8,16 +8,16 @@ import { type HttpExchange, NOT_DECIDED } from '../http-exchange.ts';
 import { IS_METHOD } from '../http1/bytes.ts';
 import { headerChangeProblem } from '../http1/header-change.ts';
 import { normalisePath, type PathNormalisation } from '../http1/normalise-path.ts';
-import type { Http2Connection } from './connection.ts';
-import { ErrorCode, Http2Error } from './errors.ts';
+import type { Http2Connection } from '../../src/transport/http2/connection.ts';
+import { ErrorCode, Http2Error } from '../../src/transport/http2/errors.ts';
 import { isGrpcContentType, parseGrpcStatus } from './grpc.ts';
-import type { HeaderList } from './hpack.ts';
+import type { HeaderList } from '../../src/transport/http2/hpack.ts';
 import { deniedAnswer, type LocalAnswer, refusalAnswer } from './local-answer.ts';
-import { fieldValue, type RequestHead, type ResponseHead } from './message.ts';
+import { fieldValue, type RequestHead, type ResponseHead } from '../../src/transport/http2/message.ts';
 import { HTTP2_REFUSAL_STATUS, type Http2RefusalReason } from './refusal.ts';
 import { forwardedFields, forwardedTrailers, isAuthority, readRequestFields } from './request-fields.ts';
-import { StreamState } from './stream-state.ts';
-import type { Http2Stream } from './stream.ts';
+import { StreamState } from '../../src/transport/http2/stream-state.ts';
+import type { Http2Stream } from '../../src/transport/http2/stream.ts';
 
 /** What an exchange asks of its session. */
 export interface ExchangeOwner {

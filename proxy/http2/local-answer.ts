@@ -4,7 +4,7 @@ import type { Refusal } from '../../src/model/request-gate.ts';
 import { isFieldValue, isFreeFieldName } from '../http1/header-change.ts';
 import { refusalStatus } from '../http1/local-response.ts';
 import { grpcAnswerType } from './grpc.ts';
-import { withoutOuterSpace } from './message.ts';
+import { withoutOuterSpace } from '../../src/transport/http2/message.ts';
 import { HTTP2_REFUSAL_STATUS, type Http2RefusalReason } from './refusal.ts';
 
 /** An answer that Weft gives in the application's place. */

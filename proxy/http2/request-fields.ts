@@ -1,7 +1,7 @@
 import type { HeaderChange } from '../../src/model/request-gate.ts';
 import { IS_HOST } from '../http1/bytes.ts';
-import type { HeaderList } from './hpack.ts';
-import { withoutOuterSpace } from './message.ts';
+import type { HeaderList } from '../../src/transport/http2/hpack.ts';
+import { withoutOuterSpace } from '../../src/transport/http2/message.ts';
 
 /** What one pass over a request's fields tells. Filled again for each request. */
 export interface RequestFieldFacts {

@@ -1,4 +1,4 @@
-import { FrameType } from './frame.ts';
+import { FrameType } from '../../src/transport/http2/frame.ts';
 
 /** More settings than anybody sends at once. */
 const MAX_SETTINGS_BYTES = 6 * 100;

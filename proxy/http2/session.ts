@@ -4,14 +4,14 @@ import { type CoarseTimer, type CoarseTimers, sharedCoarseTimers } from '../coar
 import { GATE_FAILED, plainAnswer } from '../gate/gate-answers.ts';
 import { type HttpExchange, NOT_DECIDED } from '../http-exchange.ts';
 import type { PathNormalisation } from '../http1/normalise-path.ts';
-import { Http2Connection, type Http2Options } from './connection.ts';
-import { ErrorCode, Http2Error } from './errors.ts';
+import { Http2Connection, type Http2Options } from '../../src/transport/http2/connection.ts';
+import { ErrorCode, Http2Error } from '../../src/transport/http2/errors.ts';
 import { type ExchangeOwner, ExchangeState, Http2Exchange } from './exchange.ts';
-import type { HeaderList } from './hpack.ts';
-import type { RequestHead } from './message.ts';
+import type { HeaderList } from '../../src/transport/http2/hpack.ts';
+import type { RequestHead } from '../../src/transport/http2/message.ts';
 import type { Http2RefusalReason } from './refusal.ts';
 import type { Http2SessionLimits } from './session-limits.ts';
-import type { Http2Stream } from './stream.ts';
+import type { Http2Stream } from '../../src/transport/http2/stream.ts';
 
 /** What a session is given. It owns both streams from construction until `onClose`. */
 export interface Http2SessionOptions {

@@ -8,7 +8,7 @@ import type { LocalArrival } from '../local-arrival.ts';
 import type { MeshView } from '../mesh-view.ts';
 import { ProxyError } from '../proxy-error.ts';
 import type { RefusalLog } from '../refusal-log.ts';
-import { SocketByteStream } from '../socket-stream.ts';
+import { SocketByteStream } from '../../src/transport/socket-stream.ts';
 import type { ConnectionRecord, Telemetry } from '../telemetry/connection-record.ts';
 import type { Refusal } from '../telemetry/counter-table.ts';
 import type { TunnelConnect, TunnelResponder } from '../tunnel/tunnel-server.ts';

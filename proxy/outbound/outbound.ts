@@ -7,7 +7,7 @@ import type { LocalArrival } from '../local-arrival.ts';
 import type { MeshView } from '../mesh-view.ts';
 import { ProxyError } from '../proxy-error.ts';
 import { relay } from '../relay.ts';
-import { SocketByteStream } from '../socket-stream.ts';
+import { SocketByteStream } from '../../src/transport/socket-stream.ts';
 import type { ConnectionRecord, Telemetry } from '../telemetry/connection-record.ts';
 import { TunnelError } from '../tunnel/tunnel-error.ts';
 import type { TunnelPool } from '../tunnel/tunnel-pool.ts';

@@ -16,8 +16,10 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
   model: { folder: 'src/model/', may: [] },
   // Tokens and keys as JSON (JWS, JWK), read strictly: for identities and for RequestAuthentication alike.
   jose: { folder: 'src/jose/', may: ['model'] },
+  // Byte streams over sockets, and HTTP/2 over byte streams.
+  transport: { folder: 'src/transport/', may: ['model'] },
   // Protobuf messages and gRPC over HTTP/2, both ends.
-  grpc: { folder: 'src/grpc/', may: ['model'] },
+  grpc: { folder: 'src/grpc/', may: ['model', 'transport'] },
   // Metrics as Prometheus reads them.
   metrics: { folder: 'src/metrics/', may: ['model'] },
   // The JSON endpoints on root's own unix sockets.
@@ -30,7 +32,7 @@ const ROOMS: Readonly<Record<string, { readonly folder: string; readonly may: re
   // The kernel features for `doctor`, and the pins for `uninstall`.
   cli: { folder: 'src/cli/', may: ['model', 'config', 'bpf'] },
   console: { folder: 'src/console/', may: ['model'] },
-  proxy: { folder: 'proxy/', may: ['model', 'jose', 'grpc'] },
+  proxy: { folder: 'proxy/', may: ['model', 'jose', 'transport', 'grpc'] },
   certs: { folder: 'certs/', may: ['model', 'jose', 'grpc'] },
   bpf: { folder: 'bpf/', may: ['model'] },
   'libbpf-ts': { folder: 'bpf/libbpf-ts/', may: [] },

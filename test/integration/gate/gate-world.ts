@@ -22,7 +22,7 @@ import { JwksMirror } from '../../../proxy/jwt/jwks-mirror.ts';
 import { JwksStore, jwksUris } from '../../../proxy/jwt/jwks-store.ts';
 import { JwtVerifier } from '../../../proxy/jwt/jwt-verifier.ts';
 import { compileWorkloadPolicy } from '../../../proxy/policy/workload-policy.ts';
-import { SocketByteStream } from '../../../proxy/socket-stream.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
 import { CONNECTION } from '../../unit/gate/fixtures.ts';
 
 /** Listens on a port of 127.0.0.1 that is free. */

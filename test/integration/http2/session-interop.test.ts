@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import type { HttpExchange } from '../../../proxy/http-exchange.ts';
 import { Http2Session } from '../../../proxy/http2/session.ts';
 import { DEFAULT_HTTP2_SESSION_LIMITS } from '../../../proxy/http2/session-limits.ts';
-import { SocketByteStream } from '../../../proxy/socket-stream.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
 import { TestGate } from '../../unit/http2/session-fixture.ts';
 
 const run = promisify(execFile);

@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Http2Connection } from '../../../proxy/http2/connection.ts';
-import type { Http2Stream } from '../../../proxy/http2/stream.ts';
-import { SocketByteStream } from '../../../proxy/socket-stream.ts';
+import { Http2Connection } from '../../../src/transport/http2/connection.ts';
+import type { Http2Stream } from '../../../src/transport/http2/stream.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
 import { Recorder } from '../../unit/tunnel/recorder.ts';
 import { grpc } from '../../unit/http2/session-fixture.ts';
 

@@ -6,7 +6,7 @@ import net, { type AddressInfo } from 'node:net';
 import type { GateAnswer } from '../../../src/model/request-gate.ts';
 import { Http2Session } from '../../../proxy/http2/session.ts';
 import { DEFAULT_HTTP2_SESSION_LIMITS } from '../../../proxy/http2/session-limits.ts';
-import { SocketByteStream } from '../../../proxy/socket-stream.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
 
 const [applicationPort, streams] = process.argv.slice(2).map(Number) as [number, number];
 const answer: GateAnswer = {

@@ -7,7 +7,7 @@ import { buffer } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { DEFAULT_HTTP1_LIMITS } from '../../../proxy/http1/limits.ts';
 import { Http1Session } from '../../../proxy/http1/session.ts';
-import { SocketByteStream } from '../../../proxy/socket-stream.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
 import { TEST_GATE } from './session-fixture.ts';
 
 function digest(bytes: Buffer): string {

@@ -7,7 +7,7 @@ import { test, type TestContext } from 'node:test';
 import type { HttpExchange } from '../../../proxy/http-exchange.ts';
 import { DEFAULT_HTTP1_LIMITS } from '../../../proxy/http1/limits.ts';
 import { Http1Session } from '../../../proxy/http1/session.ts';
-import { SocketByteStream } from '../../../proxy/socket-stream.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
 import type { RequestGate } from '../../../src/model/request-gate.ts';
 import { answer, DENIED, gateOf } from './session-fixture.ts';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
-import { Http2Connection } from '../../../proxy/http2/connection.ts';
+import { Http2Connection } from '../../../src/transport/http2/connection.ts';
 import { InboundConnection } from '../../../proxy/inbound/inbound-connection.ts';
 import { MeshView } from '../../../proxy/mesh-view.ts';
 import { CounterBlock } from '../../../proxy/telemetry/counters.ts';

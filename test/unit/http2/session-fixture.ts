@@ -1,11 +1,11 @@
 import type { Decision } from '../../../src/model/policy.ts';
 import type { GateAnswer, RequestGate, RequestHead } from '../../../src/model/request-gate.ts';
 import type { HttpExchange } from '../../../proxy/http-exchange.ts';
-import { Http2Connection, type Http2ConnectionHandler, type Http2Options } from '../../../proxy/http2/connection.ts';
+import { Http2Connection, type Http2ConnectionHandler, type Http2Options } from '../../../src/transport/http2/connection.ts';
 import { Http2Session, type Http2SessionOptions } from '../../../proxy/http2/session.ts';
 import { DEFAULT_HTTP2_SESSION_LIMITS, type Http2SessionLimits } from '../../../proxy/http2/session-limits.ts';
-import type { HeaderList } from '../../../proxy/http2/hpack.ts';
-import type { Http2Stream } from '../../../proxy/http2/stream.ts';
+import type { HeaderList } from '../../../src/transport/http2/hpack.ts';
+import type { Http2Stream } from '../../../src/transport/http2/stream.ts';
 import { type MemoryStream, memoryStreamPair, type MemoryStreamOptions } from '../../kit/memory-stream.ts';
 import { Recorder } from '../tunnel/recorder.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
-import { CLIENT_PREFACE, FrameFlag, FrameType, writeFrameHeader } from '../../../proxy/http2/frame.ts';
-import { HpackEncoder } from '../../../proxy/http2/hpack.ts';
+import { CLIENT_PREFACE, FrameFlag, FrameType, writeFrameHeader } from '../../../src/transport/http2/frame.ts';
+import { HpackEncoder } from '../../../src/transport/http2/hpack.ts';
 import { settle, StreamRecorder } from '../../kit/stream-recorder.ts';
 import { Recorder } from '../tunnel/recorder.ts';
 import type { GateAnswer } from '../../../src/model/request-gate.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { afterEach, it } from 'node:test';
 import fc from 'fast-check';
-import { CLIENT_PREFACE, FrameFlag, FrameType, writeFrameHeader } from '../../../proxy/http2/frame.ts';
-import { HpackEncoder } from '../../../proxy/http2/hpack.ts';
+import { CLIENT_PREFACE, FrameFlag, FrameType, writeFrameHeader } from '../../../src/transport/http2/frame.ts';
+import { HpackEncoder } from '../../../src/transport/http2/hpack.ts';
 import { settle } from '../../kit/stream-recorder.ts';
 import { closeSessions, get, grpc, post, startSession } from './session-fixture.ts';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
-import { ErrorCode } from '../../../proxy/http2/errors.ts';
+import { ErrorCode } from '../../../src/transport/http2/errors.ts';
 import type { GateAnswer } from '../../../src/model/request-gate.ts';
 import { settle } from '../../kit/stream-recorder.ts';
 import { ALLOWED, answerOf, closeSessions, DENIED, get, grpc, startSession } from './session-fixture.ts';

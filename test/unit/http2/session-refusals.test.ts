@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CoarseTimers } from '../../../proxy/coarse-timer.ts';
-import { ErrorCode } from '../../../proxy/http2/errors.ts';
+import { ErrorCode } from '../../../src/transport/http2/errors.ts';
 import type { GateAnswer } from '../../../src/model/request-gate.ts';
 import { settle, StreamRecorder } from '../../kit/stream-recorder.ts';
 import { Recorder } from '../tunnel/recorder.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
-import { ErrorCode } from '../../../proxy/http2/errors.ts';
+import { ErrorCode } from '../../../src/transport/http2/errors.ts';
 import { settle } from '../../kit/stream-recorder.ts';
 import { Recorder } from '../tunnel/recorder.ts';
 import { type Arrived, answerOf, ALLOWED, closeSessions, get, grpc, post, startSession } from './session-fixture.ts';

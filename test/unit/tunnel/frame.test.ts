@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { Http2Error } from '../../../proxy/http2/errors.ts';
-import { FrameReader, FrameType, type FrameSink, writeFrameHeader } from '../../../proxy/http2/frame.ts';
+import { Http2Error } from '../../../src/transport/http2/errors.ts';
+import { FrameReader, FrameType, type FrameSink, writeFrameHeader } from '../../../src/transport/http2/frame.ts';
 
 /** Writes down what it is told; pieces of one DATA frame are joined. */
 class Log implements FrameSink {

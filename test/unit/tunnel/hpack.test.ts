@@ -4,8 +4,8 @@ import http2 from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { Http2Error } from '../../../proxy/http2/errors.ts';
-import { HpackDecoder, HpackEncoder, decodeHuffman } from '../../../proxy/http2/hpack.ts';
+import { Http2Error } from '../../../src/transport/http2/errors.ts';
+import { HpackDecoder, HpackEncoder, decodeHuffman } from '../../../src/transport/http2/hpack.ts';
 
 const LIMITS = { tableSize: 4096, listSize: 65_536, listCount: 128 };
 

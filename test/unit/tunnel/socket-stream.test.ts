@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import net from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
-import { SocketByteStream } from '../../../proxy/socket-stream.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
 import { Recorder } from './recorder.ts';
 
 async function pair(): Promise<[SocketByteStream, SocketByteStream]> {

@@ -1,5 +1,5 @@
-import { WeftError } from '../../src/model/errors.ts';
-import type { WeftErrorDetail } from '../../src/model/errors.ts';
+import { WeftError } from '../../model/errors.ts';
+import type { WeftErrorDetail } from '../../model/errors.ts';
 
 /** RFC 9113 section 7. */
 export const ErrorCode = {

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
-import type { ByteStream, ByteStreamHandler } from '../src/model/byte-stream.ts';
-import { WeftError } from '../src/model/errors.ts';
+import type { ByteStream, ByteStreamHandler } from '../model/byte-stream.ts';
+import { WeftError } from '../model/errors.ts';
 
 /** A byte stream ended without an orderly close in both directions. Code: WEFT_STREAM_DESTROYED. */
 export class StreamError extends WeftError {

@@ -1,4 +1,4 @@
-import type { ByteStream } from '../../src/model/byte-stream.ts';
+import type { ByteStream } from '../../model/byte-stream.ts';
 import { FRAME_HEADER_BYTES, writeFrameHeader } from './frame.ts';
 
 /** A transport that can write several chunks with one system call. */

@@ -1,6 +1,6 @@
-import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.ts';
-import { mayMove } from '../../src/model/lifecycle.ts';
-import type { LifecycleState } from '../../src/model/lifecycle.ts';
+import type { ByteStream, ByteStreamHandler } from '../../model/byte-stream.ts';
+import { mayMove } from '../../model/lifecycle.ts';
+import type { LifecycleState } from '../../model/lifecycle.ts';
 import { Budget } from './budget.ts';
 import { ErrorCode, Http2Error, connectionError, errorCodeName } from './errors.ts';
 import {

@@ -1,4 +1,4 @@
-import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.ts';
+import type { ByteStream, ByteStreamHandler } from '../../model/byte-stream.ts';
 import type { Http2Connection } from './connection.ts';
 import { ErrorCode, Http2Error, errorCodeName } from './errors.ts';
 import type { HeaderList } from './hpack.ts';
