@@ -10,7 +10,7 @@ const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
 
 /** What a peer sent along with a call (grpc/doc/PROTOCOL-HTTP2.md, "Custom-Metadata"). Names are in lower case. */
 export class Metadata {
-  /** Names and values by turns, as node:http2 has them. */
+  /** Names and values by turns. */
   readonly #fields: readonly string[];
 
   constructor(rawHeaders: readonly string[]) {

@@ -1,4 +1,6 @@
-import { constants, type ServerHttp2Stream } from 'node:http2';
+import type { ByteStreamHandler } from '../model/byte-stream.ts';
+import { ErrorCode } from '../transport/http2/errors.ts';
+import type { Http2Stream } from '../transport/http2/stream.ts';
 import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
 import { frameMessage, MessageFraming } from './message-framing.ts';
 import type { Metadata } from './metadata.ts';
@@ -14,6 +16,8 @@ export interface Call<Peer> {
   readonly signal: AbortSignal;
 }
 
+const ANSWER_FIELDS = [':status', '200', 'content-type', 'application/grpc', 'grpc-accept-encoding', 'identity'];
+
 /** Bytes of messages that are not complete, of all calls of one session. */
 export interface UnfinishedBytes {
   used: number;
@@ -23,29 +27,77 @@ export interface UnfinishedBytes {
  * One call at the server: an HTTP/2 stream, seen as messages and a status. Invariant: it ends once, by `end`; whatever comes later changes
  * nothing, and `signal` is aborted exactly when it ended with an error that the handler did not choose.
  */
-export class ServerCall<Peer> implements Call<Peer> {
+export class ServerCall<Peer> implements Call<Peer>, ByteStreamHandler {
   readonly peer: Peer;
   readonly metadata: Metadata;
-  readonly #stream: ServerHttp2Stream;
+  readonly #stream: Http2Stream;
   readonly #limits: GrpcServerLimits;
   readonly #unfinished: UnfinishedBytes;
   #ended: GrpcStatusError | 'by handler' | null = null;
   // Made when somebody looks at it: most of ten thousand idle streams share their handler's.
   #controller: AbortController | null = null;
   #deadline: NodeJS.Timeout | null = null;
+  /** Until a client that does not read has taken the end. */
+  #ending: NodeJS.Timeout | null = null;
+  readonly #onClosed: () => void;
+  #headSent = false;
+  #closed = false;
+  /** What came and was not taken; there is no more than this, since the stream is paused with it. */
+  #chunk: Buffer | null = null;
+  #requestsEnded = false;
+  /** Whoever waits for a chunk, for room to send, or for the end. */
+  #waiters: (() => void)[] = [];
 
-  constructor(stream: ServerHttp2Stream, metadata: Metadata, peer: Peer, limits: GrpcServerLimits, unfinished: UnfinishedBytes) {
+  /** @param onClosed called when the stream is over, however it ended */
+  constructor(
+    stream: Http2Stream,
+    metadata: Metadata,
+    peer: Peer,
+    limits: GrpcServerLimits,
+    unfinished: UnfinishedBytes,
+    onClosed: () => void,
+  ) {
     this.peer = peer;
     this.metadata = metadata;
     this.#stream = stream;
     this.#limits = limits;
     this.#unfinished = unfinished;
-    // Its reason is of no use to a server, and 'close' follows.
-    stream.on('error', () => {});
-    stream.once('close', () => {
-      if (this.#deadline !== null) clearTimeout(this.#deadline);
-      this.cancel(new GrpcStatusError(GRPC_STATUS.CANCELLED, 'the client is gone'));
-    });
+    this.#onClosed = onClosed;
+    stream.attach(this);
+  }
+
+  onData(chunk: Buffer): void {
+    // After the end nobody takes it.
+    if (this.#ended !== null) return;
+    this.#stream.pause();
+    this.#chunk = chunk;
+    this.#wake();
+  }
+
+  onEnd(): void {
+    this.#requestsEnded = true;
+    this.#wake();
+  }
+
+  onDrain(): void {
+    this.#wake();
+  }
+
+  onClose(): void {
+    this.#closed = true;
+    if (this.#deadline !== null) clearTimeout(this.#deadline);
+    if (this.#ending !== null) clearTimeout(this.#ending);
+    this.cancel(new GrpcStatusError(GRPC_STATUS.CANCELLED, 'the client is gone'));
+    this.#wake();
+    this.#onClosed();
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiters.splice(0)) wake();
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#waiters.push(resolve));
   }
 
   get signal(): AbortSignal {
@@ -72,6 +124,7 @@ export class ServerCall<Peer> implements Call<Peer> {
     this.#ended = error;
     this.#controller?.abort(error);
     this.#writeStatus(error);
+    this.#wake();
   }
 
   /** Ends the call as its handler says: OK for null. */
@@ -116,16 +169,27 @@ export class ServerCall<Peer> implements Call<Peer> {
       }
     };
     try {
-      for await (const chunk of this.#stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      for (let chunk = await this.#nextChunk(); chunk !== null; chunk = await this.#nextChunk()) {
         yield* framing.push(chunk);
         count();
       }
-    } catch (error) {
-      throw this.#ended instanceof GrpcStatusError ? this.#ended : error;
     } finally {
       this.#unfinished.used -= counted;
     }
     if (framing.pending > 0) throw new GrpcStatusError(GRPC_STATUS.INTERNAL, 'the last message is cut');
+  }
+
+  /** Null at the end of the requests. @throws GrpcStatusError with which the call ended */
+  async #nextChunk(): Promise<Buffer | null> {
+    for (;;) {
+      const chunk = this.#chunk;
+      this.#chunk = null;
+      if (chunk !== null) return chunk;
+      if (this.#requestsEnded) return null;
+      this.#throwIfEnded();
+      this.#stream.resume();
+      await this.#change();
+    }
   }
 
   /**
@@ -141,26 +205,15 @@ export class ServerCall<Peer> implements Call<Peer> {
     if (this.#stream.write(frameMessage(message))) return;
     const expire = (): void => {
       this.cancel(new GrpcStatusError(GRPC_STATUS.CANCELLED, 'the client does not read'));
-      this.#stream.close(constants.NGHTTP2_CANCEL);
+      this.#stream.reset(ErrorCode.cancel);
     };
     const timer = setTimeout(expire, this.#limits.sendTimeoutMs).unref();
     try {
-      await this.#drained();
+      while (this.#stream.wantsToSend && this.#ended === null && !this.#closed) await this.#change();
     } finally {
       clearTimeout(timer);
     }
     this.#throwIfEnded();
-  }
-
-  #drained(): Promise<void> {
-    const stream = this.#stream;
-    return new Promise((resolve) => {
-      const settle = (): void => {
-        stream.off('drain', settle).off('close', settle).off('finish', settle);
-        resolve();
-      };
-      stream.on('drain', settle).on('close', settle).on('finish', settle);
-    });
   }
 
   #throwIfEnded(): void {
@@ -169,33 +222,23 @@ export class ServerCall<Peer> implements Call<Peer> {
   }
 
   #respond(trailers: Readonly<Record<string, string>>, endStream: boolean): void {
-    if (this.#stream.headersSent) return;
-    const headers = { ':status': 200, 'content-type': 'application/grpc', 'grpc-accept-encoding': 'identity', ...trailers };
-    this.#stream.respond(headers, endStream ? { endStream } : { waitForTrailers: true });
+    if (this.#headSent) return;
+    this.#headSent = true;
+    this.#stream.respond([...ANSWER_FIELDS, ...Object.entries(trailers).flat()], endStream);
   }
 
   #writeStatus(error: GrpcStatusError | null): void {
     const stream = this.#stream;
     if (this.#deadline !== null) clearTimeout(this.#deadline);
-    if (stream.destroyed || stream.closed) return;
+    this.#chunk = null;
+    if (stream.destroyed) return;
     const fields = statusFields(error);
-    if (stream.headersSent) {
-      stream.once('wantTrailers', () => {
-        stream.sendTrailers(fields);
-        this.#stopRequests();
-      });
-      stream.end();
-    } else {
-      // "Trailers-Only".
-      this.#respond(fields, true);
-      this.#stopRequests();
-    }
-    // A client that does not read would keep it open.
-    const timer = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), this.#limits.sendTimeoutMs).unref();
-    stream.once('close', () => clearTimeout(timer));
-  }
-  /** What the client still sends would not be read: RFC 9113 section 8.1, RST_STREAM with NO_ERROR after a complete answer. */
-  #stopRequests(): void {
-    if (!this.#stream.readableEnded) setImmediate(() => this.#stream.close(constants.NGHTTP2_NO_ERROR));
+    if (this.#headSent) stream.endWithTrailers(Object.entries(fields).flat());
+    // "Trailers-Only".
+    else this.#respond(fields, true);
+    // What the client still sends would not be read: it is told so, and what is there already is thrown away.
+    stream.finish();
+    stream.resume();
+    if (!this.#closed) this.#ending = setTimeout(() => stream.reset(ErrorCode.cancel), this.#limits.sendTimeoutMs).unref();
   }
 }

@@ -1,5 +1,9 @@
-import { constants, type IncomingHttpHeaders, performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
+import { Http2Connection } from '../transport/http2/connection.ts';
+import type { HeaderList } from '../transport/http2/hpack.ts';
+import { fieldValue, type RequestHead } from '../transport/http2/message.ts';
+import type { Http2Stream } from '../transport/http2/stream.ts';
+import { SocketByteStream } from '../transport/socket-stream.ts';
 import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
 import { GRPC_CONTENT_TYPE } from './message-framing.ts';
 import { Metadata } from './metadata.ts';
@@ -8,9 +12,14 @@ import type { GrpcServerLimits } from './server-limits.ts';
 import type { MethodKind } from './service.ts';
 import { parseTimeout } from './timeout.ts';
 
-/** HTTP/2 session memory in MiB, beyond which node:http2 refuses new streams. */
-const MAX_SESSION_MEMORY = 10;
-const MAX_HEADER_PAIRS = 64;
+/** What a client may have sent and nobody read yet: of one call, and of all calls of its connection. */
+const STREAM_WINDOW = 65_535;
+const CONNECTION_WINDOW = 1024 * 1024;
+const MAX_HEADER_COUNT = 64;
+/** Of answers that a client does not read. */
+const MAX_UNREAD_CONTROL = 64 * 1024;
+/** GrpcServer has the deadline of a drain. */
+const NO_DEADLINE_MS = 2 ** 31 - 1;
 
 /** A method with its handler. */
 export interface ServedMethod<Peer> {
@@ -29,48 +38,48 @@ export interface ServerSessionOptions<Peer> {
 }
 
 /**
- * One connection of a client. It is `connecting` until the client's SETTINGS, then `open`, `draining` after GOAWAY, and `closed` with its
- * socket: only forward.
+ * One connection of a client: `open`, `draining` after GOAWAY, and `closed` with its socket: only forward. Whatever a client calls the
+ * server (`:authority`) is taken: on a unix socket some say `localhost`, some the socket's path.
  */
 export class ServerSession<Peer> {
   readonly #options: ServerSessionOptions<Peer>;
-  readonly #session: ServerHttp2Session;
+  readonly #connection: Http2Connection;
   readonly #calls = new Map<ServerCall<Peer>, MethodKind>();
   readonly #unfinished: UnfinishedBytes = { used: 0 };
-  readonly #isTcp: boolean;
-  #state: 'connecting' | 'open' | 'draining' | 'closed' = 'connecting';
+  #state: 'open' | 'draining' | 'closed' = 'open';
   /** When it began, or its last stream ended. */
   #idleSince: number = performance.now();
-  /** When the peer last answered or opened a stream. */
-  #heardAt: number = performance.now();
-  #pingedAt: number | null = null;
 
   constructor(options: ServerSessionOptions<Peer>) {
     const { socket, limits, onClose } = options;
     this.#options = options;
-    this.#isTcp = socket.remoteAddress !== undefined;
-    this.#session = performServerHandshake(socket, {
-      settings: {
-        enablePush: false,
+    const closed = (): void => {
+      this.#state = 'closed';
+      onClose();
+    };
+    if (socket.closed) setImmediate(closed);
+    else socket.once('close', closed);
+    this.#connection = new Http2Connection(
+      'server',
+      new SocketByteStream(socket),
+      { onStream: (stream, head, fields) => this.#begin(stream, head, fields), onClose() {} },
+      {
+        streamWindow: STREAM_WINDOW,
+        connectionWindow: CONNECTION_WINDOW,
         maxConcurrentStreams: limits.maxStreamsPerSession,
         maxHeaderListSize: limits.maxHeaderListBytes,
+        maxHeaderCount: MAX_HEADER_COUNT,
+        maxHeaderBlock: limits.maxHeaderListBytes,
+        maxUnreadControl: MAX_UNREAD_CONTROL,
+        settingsTimeoutMs: limits.handshakeTimeoutMs,
+        // A process at the other end of a unix socket cannot go without the socket's end.
+        keepAliveMs: socket.remoteAddress === undefined ? 0 : limits.keepaliveIntervalMs,
+        keepAliveTimeoutMs: limits.keepaliveTimeoutMs,
+        resetBurst: limits.resetBurst,
+        resetsPerSecond: limits.resetsPerSecond,
+        countLateResets: true,
       },
-      maxSessionMemory: MAX_SESSION_MEMORY,
-      maxHeaderListPairs: MAX_HEADER_PAIRS,
-      streamResetBurst: limits.resetBurst,
-      streamResetRate: limits.resetsPerSecond,
-    });
-    this.#session
-      // Malformed bytes, or a reset: 'close' follows.
-      .on('error', () => {})
-      .once('remoteSettings', () => {
-        if (this.#state === 'connecting') this.#state = 'open';
-      })
-      .on('stream', (stream, headers, _flags, rawHeaders) => this.#begin(stream, headers, rawHeaders))
-      .once('close', () => {
-        this.#state = 'closed';
-        onClose();
-      });
+    );
   }
 
   /**
@@ -78,63 +87,47 @@ export class ServerSession<Peer> {
    * after the last.
    */
   drain(): void {
-    if (this.#state === 'draining' || this.#state === 'closed') return;
+    if (this.#state !== 'open') return;
     this.#state = 'draining';
     for (const [call, kind] of this.#calls) if (kind !== 'unary') call.cancel(goingAway());
-    this.#session.close();
+    this.#connection.drain(NO_DEADLINE_MS);
   }
 
-  /** Ends what is left, at once. */
+  /** Ends what is left, at once; the calls' statuses go out first. */
   destroy(): void {
     for (const call of this.#calls.keys()) call.cancel(goingAway());
-    // After the statuses were handed to the socket.
-    setImmediate(() => this.#session.destroy());
+    this.#connection.destroy();
   }
 
-  /** Looks after its timeouts; called every now and then. */
+  /** Looks after its idle time; called every now and then. */
   check(now: number): void {
-    const { handshakeTimeoutMs, idleTimeoutMs, keepaliveIntervalMs, keepaliveTimeoutMs } = this.#options.limits;
-    if (this.#state === 'connecting' && now - this.#idleSince > handshakeTimeoutMs) this.destroy();
-    else if (this.#calls.size === 0 && now - this.#idleSince > idleTimeoutMs) this.drain();
-    // Destroyed comes before 'close', and then nothing can be asked any more.
-    if (!this.#isTcp || this.#session.destroyed) return;
-    if (this.#pingedAt !== null && now - this.#pingedAt > keepaliveTimeoutMs) this.destroy();
-    else if (this.#pingedAt === null && now - this.#heardAt > keepaliveIntervalMs) this.#ping(now);
+    if (this.#calls.size === 0 && now - this.#idleSince > this.#options.limits.idleTimeoutMs) this.drain();
   }
 
-  #ping(now: number): void {
-    this.#pingedAt = now;
-    this.#session.ping((error: Error | null) => {
-      if (error !== null) return;
-      this.#pingedAt = null;
-      this.#heardAt = performance.now();
-    });
-  }
-
-  #begin(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, rawHeaders: readonly string[]): void {
+  #begin(stream: Http2Stream, head: RequestHead, fields: HeaderList): void {
     const { methods, limits, peer } = this.#options;
-    this.#heardAt = performance.now();
-    if (headers[':method'] !== 'POST') return refuse(stream, constants.HTTP_STATUS_METHOD_NOT_ALLOWED);
-    if (!GRPC_CONTENT_TYPE.test(headers['content-type'] ?? '')) return refuse(stream, constants.HTTP_STATUS_UNSUPPORTED_MEDIA_TYPE);
+    if (head.method !== 'POST') return refuse(stream, 405);
+    if (!GRPC_CONTENT_TYPE.test(fieldValue(fields, 'content-type') ?? '')) return refuse(stream, 415);
 
-    const call = new ServerCall(stream, new Metadata(rawHeaders), peer, limits, this.#unfinished);
-    const method = methods.get(headers[':path'] ?? '');
-    if (method === undefined) return call.end(new GrpcStatusError(GRPC_STATUS.UNIMPLEMENTED, 'there is no such method'));
-    const encoding = headers['grpc-encoding'];
-    if (encoding !== undefined && encoding !== 'identity') {
-      return call.end(new GrpcStatusError(GRPC_STATUS.UNIMPLEMENTED, 'compressed messages are not supported'));
-    }
-    const timeout = headers['grpc-timeout'];
-    if (timeout !== undefined) {
-      const milliseconds = parseTimeout(String(timeout));
-      if (milliseconds === null) return call.end(new GrpcStatusError(GRPC_STATUS.INVALID_ARGUMENT, 'malformed grpc-timeout'));
-      call.limitTo(milliseconds);
-    }
-    this.#calls.set(call, method.kind);
-    stream.once('close', () => {
+    const call = new ServerCall(stream, new Metadata(fields), peer, limits, this.#unfinished, () => {
       this.#calls.delete(call);
       this.#idleSince = performance.now();
     });
+    const method = methods.get(head.path);
+    if (method === undefined) return call.end(new GrpcStatusError(GRPC_STATUS.UNIMPLEMENTED, 'there is no such method'));
+    const encoding = fieldValue(fields, 'grpc-encoding');
+    if (encoding !== null && encoding !== 'identity') {
+      return call.end(new GrpcStatusError(GRPC_STATUS.UNIMPLEMENTED, 'compressed messages are not supported'));
+    }
+    const timeout = fieldValue(fields, 'grpc-timeout');
+    if (timeout !== null) {
+      const milliseconds = parseTimeout(timeout);
+      if (milliseconds === null) return call.end(new GrpcStatusError(GRPC_STATUS.INVALID_ARGUMENT, 'malformed grpc-timeout'));
+      call.limitTo(milliseconds);
+    }
+    // It was on its way when the drain began.
+    if (this.#state !== 'open' && method.kind !== 'unary') return call.end(goingAway());
+    this.#calls.set(call, method.kind);
     void method.serve(call);
   }
 }
@@ -144,7 +137,9 @@ function goingAway(): GrpcStatusError {
 }
 
 /** What is not gRPC gets an answer of HTTP. */
-function refuse(stream: ServerHttp2Stream, status: number): void {
-  stream.on('error', () => {});
-  stream.respond({ ':status': status }, { endStream: true });
+function refuse(stream: Http2Stream, status: number): void {
+  stream.respond([':status', String(status)], true);
+  stream.finish();
+  // What else it sends is thrown away.
+  stream.resume();
 }

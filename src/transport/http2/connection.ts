@@ -51,6 +51,8 @@ export interface Http2Options {
   /** Streams the peer may abandon before an answer, or lose to its own errors: at once, and a second. */
   readonly resetBurst: number;
   readonly resetsPerSecond: number;
+  /** Streams that the peer abandons after their answer began count too: where each of them costs us something that a body's end does not. */
+  readonly countLateResets: boolean;
   /** PING, SETTINGS, empty DATA, ignored frames: at once, and a second. */
   readonly controlBurst: number;
   readonly controlPerSecond: number;
@@ -73,6 +75,7 @@ export const DEFAULT_HTTP2_OPTIONS: Http2Options = {
   settingsTimeoutMs: 10_000,
   resetBurst: 200,
   resetsPerSecond: 100,
+  countLateResets: false,
   controlBurst: 1000,
   controlPerSecond: 200,
   maxUnreadControl: 1 << 20,
@@ -703,7 +706,7 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
       this.#checkNotIdle(streamId, 'RST_STREAM');
       return;
     }
-    const early = !this.isClient && !stream.headDone;
+    const early = !this.isClient && (!stream.headDone || this.options.countLateResets);
     stream.receiveReset(code);
     if (early) this.#spendReset();
   }
