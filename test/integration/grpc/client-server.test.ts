@@ -3,7 +3,12 @@ import { describe, it } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { RPC_STATUS, unpackAny } from '../../../src/grpc/any.ts';
 import { GRPC_STATUS } from '../../../src/grpc/grpc-error.ts';
-import { DEFAULT_DECODE_LIMITS, decodeMessage } from '../../../src/grpc/message.ts';
+import { DEFAULT_DECODE_LIMITS, decodeMessage, encodeMessage } from '../../../src/grpc/message.ts';
+import { FRAME_HEADER_BYTES, frameMessage } from '../../../src/grpc/message-framing.ts';
+import { Http2Connection } from '../../../src/transport/http2/connection.ts';
+import { fieldValue } from '../../../src/transport/http2/message.ts';
+import { SocketByteStream } from '../../../src/transport/socket-stream.ts';
+import { Recorder } from '../../unit/tunnel/recorder.ts';
 import {
   collect,
   ECHO,
@@ -47,6 +52,25 @@ for (const host of [null, '127.0.0.1', '::1']) {
     });
   });
 }
+
+it('a client may call the server what it likes: grpc-java says the path of the socket', async () => {
+  await using world = await echoWorld();
+  const connection = new Http2Connection('client', new SocketByteStream(await world.dial()), { onClose() {} });
+  using _closed = { [Symbol.dispose]: () => connection.destroy() };
+  const head = [':method', 'POST', ':scheme', 'http', ':authority', '/run/weft/api.sock', ':path', SAY.path];
+  const stream = connection.request([...head, 'content-type', 'application/grpc', 'te', 'trailers']);
+  const reader = new Recorder(stream);
+  let status: string | null = null;
+  stream.onTrailers = (fields) => {
+    status = fieldValue(fields, 'grpc-status');
+  };
+  stream.write(frameMessage(encodeMessage(ECHO, HELLO)));
+  stream.end();
+  stream.resume();
+  await reader.closed();
+  assert.equal(status, '0');
+  assert.deepEqual(decodeMessage(ECHO, Buffer.concat(reader.chunks).subarray(FRAME_HEADER_BYTES)), HELLO);
+});
 
 it('a client may be closed at any moment: what is reset while node:http2 reads would abort the process', async () => {
   await using world = await echoWorld({}, '127.0.0.1');
