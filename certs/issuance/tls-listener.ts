@@ -139,8 +139,6 @@ export class TlsListener implements Disposable {
       secure.on('_tlsError', (error: Error) => fail(error.message));
       secure.once('secure', () => {
         if (!over()) return;
-        // tls.Server does this for the sockets that it makes itself; node:http2 waits for it.
-        (established as { secureConnecting?: boolean }).secureConnecting = false;
         if (established.alpnProtocol !== ALPN_HTTP2) {
           established.destroy();
           this.#options.onFailed(address, 'it does not speak HTTP/2');

@@ -10,8 +10,8 @@ import { type Echo, WATCH } from './echo-fixture.ts';
 const SERVER = fileURLToPath(new URL('./idle-streams-server.ts', import.meta.url));
 const SESSIONS = 100;
 const STREAMS_EACH = 100;
-/** Measured: 14 KiB; the rest is room for another machine. */
-const MAX_BYTES_PER_STREAM = 24 * 1024;
+/** Measured: 10 KiB; the rest is room for another machine. */
+const MAX_BYTES_PER_STREAM = 20 * 1024;
 const HELLO: Echo = { text: 'hello', count: 1 };
 
 interface Report {
