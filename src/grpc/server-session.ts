@@ -97,6 +97,8 @@ export class ServerSession<Peer> {
   destroy(): void {
     for (const call of this.#calls.keys()) call.cancel(goingAway());
     this.#connection.destroy();
+    // It would wait a moment for the client to close too; places are needed now.
+    setImmediate(() => this.#options.socket.destroy());
   }
 
   /** Looks after its idle time; called every now and then. */
