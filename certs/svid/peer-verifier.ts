@@ -255,6 +255,8 @@ function parse(der: Uint8Array, what: string): ParsedCertificate {
     if (!SIGNATURE_ALGORITHMS.has(fields.signatureAlgorithm))
       throw refuse('CHAIN', `${what} is signed with ${fields.signatureAlgorithm}, which is not allowed`);
     const certificate = new X509Certificate(der);
+    // It looks for PEM first, anywhere in the bytes: it could have found a valid certificate in an extension of a forged one.
+    if (!sameBytes(certificate.raw, der)) throw refuse('MALFORMED', `${what} holds another certificate, or is not DER`);
     const key = certificate.publicKey;
     if (!isStrongKey(key)) throw refuse('CHAIN', `${what} has a weak or unknown type of key`);
     return { fields, certificate, key };

@@ -28,7 +28,7 @@ export type HandshakeFailure =
 
 /** Who owns a handshake. Exactly one of onSecure and onFailed is called, once. */
 export interface HandshakeOwner {
-  /** The peer's first byte came, and it looks like TLS: from now on the handshake costs memory and CPU. */
+  /** TLS begins, at once or with the peer's first byte: from now on the handshake costs memory and CPU. */
   onStarted(handshake: Handshake): void;
   /** The handshake is over; nothing of the peer has been checked. The socket is the owner's from now on. */
   onSecure(handshake: Handshake, secure: TLSSocket): void;

@@ -381,7 +381,8 @@ export class TunnelClient {
       });
     }
     // It went away between the handshake and its first frame, as one does whose listener was just closed, and did not say that it minds us.
-    const leftAtOnce = !this.#isTaken && !((cause?.cause as NodeJS.ErrnoException | null | undefined)?.code ?? '').startsWith('ERR_SSL_');
+    const hasLeft = cause instanceof Http2Error && cause.code === 'WEFT_HTTP2_CONNECTION_LOST';
+    const leftAtOnce = !this.#isTaken && hasLeft && !((cause.cause as NodeJS.ErrnoException | null)?.code ?? '').startsWith('ERR_SSL_');
     return new TunnelError(
       // A session that the peer resumed and then refused is gone: another connection does a full handshake.
       refused ? 'WEFT_TUNNEL_BUSY' : 'WEFT_TUNNEL_LOST',

@@ -341,7 +341,7 @@ export class TunnelServer {
 
   /**
    * No new connections or streams; what was accepted is served, also when its handshake is still under way. Resolves when all have ended, at
-   * the latest after the deadline.
+   * the latest after the deadline, or when the last handshake has timed out.
    */
   drain(deadlineMs: number): Promise<void> {
     if (this.#state === 'stopped') return Promise.resolve();

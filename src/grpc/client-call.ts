@@ -35,7 +35,8 @@ export class ClientCall {
     const { ':status': httpStatus = 0, 'content-type': contentType = '' } = headers;
     this.#status = readStatusFields(headers);
     const isGrpc = httpStatus === constants.HTTP_STATUS_OK && GRPC_CONTENT_TYPE.test(contentType);
-    if (isGrpc || this.#status !== undefined) return;
+    // A status of failure counts whatever it comes with; one of OK does not make gRPC of something else.
+    if (isGrpc || this.#status instanceof GrpcStatusError) return;
     this.cancel(
       new GrpcStatusError(
         httpStatus === constants.HTTP_STATUS_OK ? GRPC_STATUS.UNKNOWN : grpcStatusOfHttp(httpStatus),

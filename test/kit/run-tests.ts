@@ -59,8 +59,8 @@ function kernelWait(pid: number): string {
 
 /** Where its JavaScript is, as its debugger says: that runs on a thread of its own, so also when the event loop is blocked. */
 async function javascriptStack(pid: number): Promise<string> {
-  process.kill(pid, 'SIGUSR1');
   try {
+    process.kill(pid, 'SIGUSR1');
     const [target] = (await untilAnswered('http://127.0.0.1:9229/json/list')) as [{ webSocketDebuggerUrl: string }];
     const socket = new WebSocket(target.webSocketDebuggerUrl);
     const { promise, resolve } = Promise.withResolvers<string>();

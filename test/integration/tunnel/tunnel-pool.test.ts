@@ -49,30 +49,49 @@ describe('a tunnel pool', () => {
     return new TunnelPool({ dialer, contexts: world.contexts, verifier: world.verifier, limits: { port: host.port, ...limits } });
   }
 
+  /** A peer that does TLS on its first connection, and then what `then` says; the next ones are the host's. */
+  function afterTls(host: TunnelHost, then: (socket: Socket) => void): void {
+    host.listener.removeAllListeners('connection');
+    host.listener.once('connection', (socket) => {
+      const secure = new TLSSocket(socket, {
+        isServer: true,
+        secureContext: world.context(SERVER_ID),
+        requestCert: true,
+        rejectUnauthorized: false,
+        ALPNProtocols: ['h2'],
+      });
+      secure.on('error', () => {});
+      secure.once('secure', () => then(socket));
+      host.listener.on('connection', (next) => host.server.accept(next));
+    });
+  }
+
   for (const [how, leave] of [
     ['with a reset', (socket: Socket) => void socket.resetAndDestroy()],
     ['in order', (socket: Socket) => void socket.destroy()],
   ] as const) {
     it(`tries another connection when the peer leaves between the handshake and its first frame, ${how}`, async () => {
       await using host = await new TunnelHost(world).listen();
-      host.listener.removeAllListeners('connection');
-      host.listener.once('connection', (socket) => {
-        const secure = new TLSSocket(socket, {
-          isServer: true,
-          secureContext: world.context(SERVER_ID),
-          requestCert: true,
-          rejectUnauthorized: false,
-          ALPNProtocols: ['h2'],
-        });
-        secure.on('error', () => {});
-        secure.once('secure', () => leave(socket));
-        host.listener.on('connection', (next) => host.server.accept(next));
-      });
+      afterTls(host, leave);
       using tunnels = pool(host);
       await roundTrip(await tunnels.open(request()));
       assert.equal(tunnels.stats().handshakes, 2);
     });
   }
+
+  it('does not try another when the peer is there and says nothing, nor when this side has ended the tunnel', async () => {
+    for (const end of ['the peer is silent', 'the workload is gone']) {
+      await using host = await new TunnelHost(world).listen();
+      using tunnels = pool(host, { client: { http2: { settingsTimeoutMs: 200 } } });
+      using open = new DisposableStack();
+      afterTls(host, (socket) => {
+        open.defer(() => socket.destroy());
+        if (end === 'the workload is gone') tunnels.dropWorkload(request().sourceWorkloadId);
+      });
+      await assert.rejects(tunnels.open(request()), { code: 'WEFT_TUNNEL_LOST' }, end);
+      assert.equal(tunnels.stats().handshakes, 1, end);
+    }
+  });
 
   it('shares one handshake between concurrent first opens, and the connection afterwards', async () => {
     await using host = await new TunnelHost(world).listen();

@@ -5,7 +5,7 @@ import { after, before, describe, it } from 'node:test';
 import tls from 'node:tls';
 import { TunnelError } from '../../../proxy/tunnel/tunnel-error.ts';
 import type { TunnelConnect } from '../../../proxy/tunnel/tunnel-server.ts';
-import { forgeRoot } from '../../unit/certs/forge.ts';
+import { forge, forgeRoot, rawExtension } from '../../unit/certs/forge.ts';
 import { Recorder } from '../../unit/tunnel/recorder.ts';
 import { CLIENT_ID, connect, echo, SERVER_ID, TunnelHost, TunnelWorld } from './tunnel-world.ts';
 
@@ -338,6 +338,15 @@ describe('a tunnel server refuses, and says why,', () => {
   it('a certificate of somebody else’s root', async () => {
     await using host = await new TunnelHost(world).listen();
     const context = await world.forged({ uris: [CLIENT_ID], issuer: await forgeRoot() });
+    await assert.rejects(connect(world, host, { context }).open('10.0.0.1:80'), TunnelError);
+    assert.equal((await host.firstRefusal()).reason, 'certificate');
+  });
+
+  it('a certificate that nobody signed, with a valid one inside of it as PEM', async () => {
+    await using host = await new TunnelHost(world).listen();
+    const own = await forge({ issuer: world.root, uris: [CLIENT_ID] });
+    const extra = [rawExtension('1.2.3.4', false, Buffer.from(`\n${own.pem}`))];
+    const context = await world.forged({ uris: ['spiffe://example.org/ns/shop/sa/admin'], issuer: await forgeRoot(), extra });
     await assert.rejects(connect(world, host, { context }).open('10.0.0.1:80'), TunnelError);
     assert.equal((await host.firstRefusal()).reason, 'certificate');
   });

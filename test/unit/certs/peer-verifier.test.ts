@@ -362,6 +362,34 @@ describe('a peer is refused', () => {
     assert.throws(() => verifier.verify([Buffer.concat([leaf.der, Buffer.of(0)])]), refused('MALFORMED'));
   });
 
+  for (const label of ['CERTIFICATE', 'X509 CERTIFICATE', 'TRUSTED CERTIFICATE']) {
+    test(`when nobody signed it, and a valid ${label} is inside of it as PEM`, async () => {
+      const own = await forge({ issuer: root });
+      const inside = Buffer.from(`\n${own.pem.replaceAll(' CERTIFICATE', ` ${label}`)}`);
+      const forged = await forge({
+        issuer: await forgeRoot(),
+        uris: ['spiffe://example.org/ns/shop/sa/admin'],
+        extra: [rawExtension('1.2.3.4', false, inside)],
+      });
+      assert.throws(() => verifier.verify([forged.der]), refused('MALFORMED', /holds another certificate/));
+    });
+  }
+
+  test('when its issuer is such a one', async () => {
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    const forged = await forge({
+      issuer: await forgeRoot(),
+      subject: 'CN=signer',
+      uris: [],
+      ca: true,
+      extra: [rawExtension('1.2.3.4', false, Buffer.from(`\n${signer.pem}`))],
+    });
+    const leaf = await forge({ issuer: signer });
+    const own = new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem }));
+    assert.throws(() => own.verify([leaf.der, forged.der]), { name: 'IdentityError' });
+    assert.equal(own.verify([leaf.der, signer.der]).text, IDENTITY);
+  });
+
   test('with one bit of its signature flipped', async () => {
     const leaf = await forge({ issuer: root });
     const bytes = Uint8Array.from(leaf.der);

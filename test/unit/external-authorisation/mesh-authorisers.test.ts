@@ -274,6 +274,14 @@ describe('a gRPC authoriser', () => {
       'no gRPC status': (stream) => respond(stream, framed(OK), {}),
       'trailers only': (stream) => stream.respond({ ':status': 200, 'grpc-status': '12' }, { endStream: true }),
       'an HTTP error': (stream) => stream.respond({ ':status': 503 }, { endStream: true }),
+      'an HTTP error with a gRPC status of OK': (stream) => {
+        stream.respond({ ':status': 500, 'content-type': 'application/grpc', 'grpc-status': '0' });
+        stream.end(framed(OK));
+      },
+      'no gRPC with a gRPC status of OK': (stream) => {
+        stream.respond({ ':status': 200, 'content-type': 'text/plain', 'grpc-status': '0' });
+        stream.end(framed(OK));
+      },
       'no message': (stream) => respond(stream, Buffer.alloc(0)),
       'an empty message': (stream) => respond(stream, framed(Buffer.alloc(0))),
       'two messages': (stream) => respond(stream, Buffer.concat([framed(OK), framed(OK)])),
