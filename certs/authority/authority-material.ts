@@ -1,9 +1,10 @@
-import { createHash, createPrivateKey, generateKeyPair, KeyObject, randomBytes, X509Certificate } from 'node:crypto';
+import { createHash, createPrivateKey, generateKeyPair, KeyObject, randomBytes, type X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain, parseSpiffeId } from '../../src/model/identity.ts';
 import { CertsError } from '../errors.ts';
 import { readKeyStore } from '../keystore/pkcs12.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { authorityExtensions, distinguishedName, writeCertificate } from '../x509/certificate-writer.ts';
 import { type CertificateFields, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
@@ -179,7 +180,7 @@ interface ChainCertificate {
 
 function readChain(certificates: readonly Uint8Array[]): ChainCertificate[] {
   try {
-    return certificates.map((der) => ({ fields: readCertificateFields(der), certificate: new X509Certificate(der) }));
+    return certificates.map((der) => ({ fields: readCertificateFields(der), certificate: derCertificate(der) }));
   } catch (error) {
     throw invalid(`a certificate cannot be read: ${errorText(error)}`);
   }

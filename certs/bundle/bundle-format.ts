@@ -1,4 +1,4 @@
-import { createPublicKey, type webcrypto, X509Certificate } from 'node:crypto';
+import { createPublicKey, type webcrypto } from 'node:crypto';
 import { parseStrictJson } from '../../src/jose/strict-json.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { checkTrustDomain } from '../../src/model/identity.ts';
@@ -6,6 +6,7 @@ import { PRIVATE_JWK_MEMBERS } from '../../src/model/jwk.ts';
 import { CertsError } from '../errors.ts';
 import { checkRoot } from '../svid/peer-verifier.ts';
 import type { JwtAuthority, SpiffeBundle } from './trust-state.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 
 /** Longer documents are refused unread. */
 export const MAX_BUNDLE_LENGTH: number = 1024 * 1024;
@@ -134,7 +135,7 @@ function readX509Entry(entry: Jwk): Uint8Array | string {
 
 /** RFC 7517 section 4.7: where the key is there beside its certificate, both are one. */
 function isKeyOf(der: Uint8Array, entry: Jwk): boolean {
-  const certified = new X509Certificate(der).publicKey.export({ format: 'jwk' }) as Jwk;
+  const certified = derCertificate(der).publicKey.export({ format: 'jwk' }) as Jwk;
   if (certified['kty'] !== entry['kty']) return false;
   return (PUBLIC_MEMBERS.get(entry['kty'] as string) ?? []).every((member) => !(member in entry) || entry[member] === certified[member]);
 }
@@ -160,7 +161,7 @@ function publicMembers(jwk: Jwk): Jwk {
 }
 
 function x509Entry(der: Uint8Array): Jwk {
-  const certificate = new X509Certificate(der);
+  const certificate = derCertificate(der);
   return { ...certificate.publicKey.export({ format: 'jwk' }), use: 'x509-svid', x5c: [certificate.raw.toString('base64')] };
 }
 

@@ -1,9 +1,9 @@
-import { X509Certificate } from 'node:crypto';
 import type { AuthoritySource, AuthorityStatusAnswer, Material, NodeAnswer, SlotAnswer } from '../../src/model/authority-api.ts';
 import type { Authority, SlotStatus } from '../authority/authority.ts';
 import { type AuthorityMaterial, materialFromPem } from '../authority/authority-material.ts';
 import type { NodeRecord } from '../authority/node-records.ts';
 import { CertsError } from '../errors.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { certificatesFromPem, toPem } from '../x509/pem.ts';
 import type { IssuanceCounts } from './issuance-counts.ts';
 import type { NodeRegister, Sighting } from './node-register.ts';
@@ -105,7 +105,7 @@ function slotAnswer(authority: Authority, { id, state, tainted, signingKey, notA
     id,
     state,
     tainted,
-    subject: new X509Certificate(signer as Uint8Array).subject.replaceAll('\n', ', '),
+    subject: derCertificate(signer as Uint8Array).subject.replaceAll('\n', ', '),
     keyId: signingKey,
     notAfter: time(notAfter),
     issuedUntil: issuedUntil === null ? null : time(issuedUntil),

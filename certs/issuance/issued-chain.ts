@@ -1,8 +1,8 @@
-import { X509Certificate } from 'node:crypto';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { CertsError } from '../errors.ts';
 import { certifiedKey } from '../svid/certified-key.ts';
 import type { SvidVerifier } from '../svid/peer-verifier.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 
 /**
@@ -30,9 +30,9 @@ export async function obtainSvid(
 export function rootOfChain(chain: readonly Uint8Array[], roots: readonly Uint8Array[]): Uint8Array | null {
   const top = chain.at(-1);
   if (top === undefined) return null;
-  const last = new X509Certificate(top);
+  const last = derCertificate(top);
   for (const der of roots) {
-    const root = new X509Certificate(der);
+    const root = derCertificate(der);
     if (last.checkIssued(root) && last.verify(root.publicKey)) return der;
   }
   return null;

@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
@@ -6,6 +5,7 @@ import type { TrustState } from '../bundle/trust-state.ts';
 import { CertsError } from '../errors.ts';
 import { readPrivateFile, replacePrivateFile } from '../private-file.ts';
 import { keyObject, shareKey } from '../svid/private-key.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { readCertificateFields } from '../x509/certificate-fields.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 
@@ -45,7 +45,7 @@ export async function readNodeState(directory: string): Promise<NodeState | null
     const { identity, certificateChain, privateKey, trust } = JSON.parse(text) as Written;
     const chain = certificatesFromPem(certificateChain);
     const key = shareKey(new Uint8Array(Buffer.from(privateKey, 'base64')));
-    const leaf = new X509Certificate(chain[0] as Uint8Array);
+    const leaf = derCertificate(chain[0] as Uint8Array);
     if (!leaf.checkPrivateKey(keyObject(key))) throw new Error('its key does not belong to its certificate');
     const sequence = BigInt(trust.sequence);
     return {

@@ -1,6 +1,7 @@
-import { createHash, createHmac, createPrivateKey, type KeyObject, randomBytes, X509Certificate } from 'node:crypto';
+import { createHash, createHmac, createPrivateKey, type KeyObject, randomBytes, type X509Certificate } from 'node:crypto';
 import type forgeTypes from 'node-forge';
 import { CertsError } from '../errors.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { sameBytes } from '../x509/certificate-fields.ts';
 import {
   element,
@@ -145,7 +146,7 @@ function arrange(pkcs8: Uint8Array | null, unordered: readonly Uint8Array[]): Ke
   let left: X509Certificate[];
   try {
     privateKey = pkcs8 === null ? null : createPrivateKey({ key: Buffer.from(pkcs8), format: 'der', type: 'pkcs8' });
-    left = unordered.map((der) => new X509Certificate(der));
+    left = unordered.map((der) => derCertificate(der));
   } catch {
     throw keyStoreError('its key or a certificate cannot be read');
   }

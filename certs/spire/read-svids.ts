@@ -1,10 +1,11 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { createPrivateKey } from 'node:crypto';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { parseSpiffeId } from '../../src/model/identity.ts';
 import { CertsError } from '../errors.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import type { X509Svid, X509SvidResponse } from '../workload-api/messages.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { readCertificateFields } from '../x509/certificate-fields.ts';
 import { splitCertificates } from '../x509/certificate-sequence.ts';
 import { certificatesToPem } from '../x509/pem.ts';
@@ -71,5 +72,5 @@ function verifierOf(bundle: Uint8Array, trustDomain: string, now: number): SvidV
 
 function certifies(leaf: Uint8Array, pkcs8: Uint8Array): boolean {
   const key = createPrivateKey({ key: Buffer.from(pkcs8.buffer, pkcs8.byteOffset, pkcs8.length), format: 'der', type: 'pkcs8' });
-  return new X509Certificate(leaf).checkPrivateKey(key);
+  return derCertificate(leaf).checkPrivateKey(key);
 }

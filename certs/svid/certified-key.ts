@@ -1,6 +1,6 @@
-import { X509Certificate } from 'node:crypto';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
 import { CertsError } from '../errors.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { readCertificateFields } from '../x509/certificate-fields.ts';
 import { certificatesFromPem } from '../x509/pem.ts';
 import { createSigningRequest, type SigningRequest } from '../x509/signing-request.ts';
@@ -34,7 +34,7 @@ export async function certifiedKey(
     const chain = certificatesFromPem(certificateChain);
     const [leaf] = chain;
     if (leaf === undefined) throw wrong(`the authority sent no certificate for ${identity}`);
-    if (!new X509Certificate(leaf).checkPrivateKey(keyObject(privateKey))) {
+    if (!derCertificate(leaf).checkPrivateKey(keyObject(privateKey))) {
       throw wrong(`the authority certified another key than that of ${identity}`);
     }
     const notAfter = Math.min(...chain.map((der) => readCertificateFields(der).notAfter));

@@ -1,7 +1,8 @@
-import { hash, type KeyObject, X509Certificate } from 'node:crypto';
+import { hash, type KeyObject, type X509Certificate } from 'node:crypto';
 import type { PeerVerifier } from '../../src/model/data-plane.ts';
 import { errorText } from '../../src/model/errors.ts';
 import { IdentityError, parseSpiffeId, type SpiffeId } from '../../src/model/identity.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { type CertificateFields, EXTENDED_KEY_USAGE, KEY_USAGE, readCertificateFields, sameBytes } from '../x509/certificate-fields.ts';
 import type { BundleSource } from './identity-source.ts';
 import { isStrongKey, publicKeyDigest } from '../x509/public-key.ts';
@@ -254,9 +255,7 @@ function parse(der: Uint8Array, what: string): ParsedCertificate {
     const fields = readCertificateFields(der);
     if (!SIGNATURE_ALGORITHMS.has(fields.signatureAlgorithm))
       throw refuse('CHAIN', `${what} is signed with ${fields.signatureAlgorithm}, which is not allowed`);
-    const certificate = new X509Certificate(der);
-    // It looks for PEM first, anywhere in the bytes: it could have found a valid certificate in an extension of a forged one.
-    if (!sameBytes(certificate.raw, der)) throw refuse('MALFORMED', `${what} holds another certificate, or is not DER`);
+    const certificate = derCertificate(der);
     const key = certificate.publicKey;
     if (!isStrongKey(key)) throw refuse('CHAIN', `${what} has a weak or unknown type of key`);
     return { fields, certificate, key };

@@ -1,6 +1,6 @@
-import { X509Certificate } from 'node:crypto';
 import { errorText } from '../../src/model/errors.ts';
 import { IdentityError, parseSpiffeId } from '../../src/model/identity.ts';
+import { derCertificate } from '../x509/der-certificate.ts';
 import { splitCertificates } from '../x509/certificate-sequence.ts';
 import type { X509SvidResponse } from './messages.ts';
 
@@ -35,7 +35,7 @@ export function defaultSvid({ svids, federatedBundles }: X509SvidResponse): Rece
     const bundle = splitCertificates(svid.bundle);
     const [leaf] = chain;
     if (leaf === undefined || bundle.length === 0 || svid.x509SvidKey.length === 0) throw unusable('a mandatory field is empty');
-    const certificate = new X509Certificate(leaf);
+    const certificate = derCertificate(leaf);
     const federated = new Map(
       [...federatedBundles].map(([id, roots]) => [parseSpiffeId(id).trustDomain, splitCertificates(roots)] as const),
     );
