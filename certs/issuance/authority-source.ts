@@ -67,9 +67,13 @@ export function authoritySource(authority: Authority, nodes: NodeRegister, count
     },
     evictNode: async (name) => {
       // What it could come back with goes first, and what it is waited for with last: then nothing of it can be written again.
-      await authority.tokens.revokeOf(name);
-      await nodes.evict(name);
-      authority.nodeGone(name);
+      try {
+        await authority.tokens.revokeOf(name);
+      } finally {
+        // Also when a token cannot be read: whoever evicts a node is told of that, and has evicted it.
+        await nodes.evict(name);
+        authority.nodeGone(name);
+      }
     },
   };
 }

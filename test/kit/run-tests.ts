@@ -77,7 +77,7 @@ async function javascriptStack(pid: number): Promise<string> {
       });
       resolve(frames.join('\n    '));
     });
-    const stack = await Promise.race([promise, sleep(3000, 'it waits in its event loop, or is blocked outside of JavaScript')]);
+    const stack = await Promise.race([promise, sleep(5000, 'it waits in its event loop, or is blocked outside of JavaScript')]);
     socket.close();
     return stack;
   } catch (error) {

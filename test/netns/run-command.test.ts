@@ -39,7 +39,10 @@ function members(cgroup: string): string[] {
 
 async function killMembers(cgroup: string): Promise<void> {
   for (const pid of members(cgroup)) process.kill(Number(pid), 'SIGKILL');
-  while (members(cgroup).length > 0) await sleep(50);
+  for (let tries = 0; members(cgroup).length > 0; tries++) {
+    assert.ok(tries < 200, `processes ${members(cgroup).join()} do not end`);
+    await sleep(50);
+  }
 }
 
 test('the command is in the cgroup that was enrolled, alone, and the cgroup goes with it', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { chmodSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -51,6 +51,17 @@ describe('an eviction through one process', () => {
       nodes.map(({ name, evicted, liveUntil }) => [name, evicted, liveUntil]),
       [['node-b', true, null]],
     );
+  });
+
+  test('is done also when a token cannot be read, which is told', async () => {
+    await using one = await IssuanceWorld.start();
+    const client = one.client(await one.credentials(NODE_B));
+    await one.certify(client);
+    await one.authority.tokens.create({ node: 'node-c', ttlSeconds: 600 });
+    const tokens = join(one.directory, 'ca', 'tokens');
+    for (const file of readdirSync(tokens)) chmodSync(join(tokens, file), 0o644);
+    await assert.rejects(evict(one), { code: 'WEFT_CERTS_KEY_FILE' });
+    await assert.rejects(one.certify(client), denied);
   });
 
   test('ends with a join through the other, and what the token grants counts in both', async () => {
