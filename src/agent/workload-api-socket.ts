@@ -19,7 +19,13 @@ import { type AttestedCaller, WorkloadAttestor } from './workload-attestor.ts';
 const SOCKET_MODE = 0o666;
 const DIRECTORY_MODE = 0o755;
 /** Streams may be many, connections cost a descriptor each (and one for the process behind it). */
-const LIMITS = { maxSessions: 2_048, maxSessionsPerPeer: 128, maxStreamsPerSession: 100, maxMessageBytes: 256 * 1024 };
+const LIMITS = {
+  maxSessions: 2_048,
+  maxSessionsPerPeer: 128,
+  maxStreamsPerSession: 100,
+  maxMessageBytes: 256 * 1024,
+  maxUnfinishedBytes: 256 * 1024,
+};
 
 /**
  * New connections of one workload, and of all processes together that are part of none. One that is served takes a fifth of a millisecond of the

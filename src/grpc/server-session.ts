@@ -14,7 +14,7 @@ import { parseTimeout } from './timeout.ts';
 
 /** What a client may have sent and nobody read yet: of one call, and of all calls of its connection. */
 const STREAM_WINDOW = 65_535;
-const CONNECTION_WINDOW = 1024 * 1024;
+const CONNECTION_WINDOW = 256 * 1024;
 const MAX_HEADER_COUNT = 64;
 /** Of answers that a client does not read. */
 const MAX_UNREAD_CONTROL = 64 * 1024;
