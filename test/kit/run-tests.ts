@@ -145,6 +145,8 @@ setTimeout(() => {
   process.exit(1);
 }, RUN_LIMIT_MS).unref();
 
+// Until the summary says otherwise.
+process.exitCode = 1;
 const events = run({
   globPatterns: process.argv.slice(2),
   concurrency: 2,
@@ -155,6 +157,6 @@ events.on('test:summary', ({ file, success, counts }) => {
   clearInterval(watch);
   if (counts.skipped > 0 || counts.todo > 0) console.error('run-tests: a test was skipped or is to do: nothing may');
   if (counts.tests === 0) console.error('run-tests: there was no test');
-  if (!success || counts.skipped > 0 || counts.todo > 0 || counts.tests === 0) process.exitCode = 1;
+  if (success && counts.skipped === 0 && counts.todo === 0 && counts.tests > 0) process.exitCode = 0;
 });
 events.compose(new spec()).pipe(process.stdout);
