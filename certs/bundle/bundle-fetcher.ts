@@ -115,7 +115,11 @@ async function connectVerified(url: URL, isElsewhere: boolean, options: FetchBun
     ...(isElsewhere ? { lookup: allowedLookup(redirectTargets.isFetchable, forbiddenTarget) } : {}),
   };
   if (profile.type === 'https_web') {
-    return opened(connect({ ...connection, ...(profile.webRoots === null ? {} : { ca: profile.webRoots }) }), signal);
+    // Said, because an environment variable (NODE_TLS_REJECT_UNAUTHORIZED) may have turned the default around.
+    return opened(
+      connect({ ...connection, rejectUnauthorized: true, ...(profile.webRoots === null ? {} : { ca: profile.webRoots }) }),
+      signal,
+    );
   }
   // OpenSSL knows nothing of SPIFFE IDs, and the host's name says nothing here: verifyEndpoint() is the whole check, on every connection.
   const socket = await opened(connect({ ...connection, rejectUnauthorized: false, checkServerIdentity: () => undefined }), signal);

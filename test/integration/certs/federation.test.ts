@@ -327,6 +327,17 @@ describe('https_web', () => {
     }
   });
 
+  it('is verified also where an environment variable has Node verify nothing', async () => {
+    process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
+    try {
+      await using endpoint = await publish({ bundle: bundleOf(1n, root) }, new Shown(await svid(stranger)));
+      await using world = federate({ bundleEndpointUrl: urlOf(endpoint), profile: webProfile() });
+      assert.equal((await world.settled()).bundle, null);
+    } finally {
+      delete process.env['NODE_TLS_REJECT_UNAUTHORIZED'];
+    }
+  });
+
   it("the operator's certificate is read again when its files change", async () => {
     const [certificateFile, keyFile] = [join(directory, 'web.pem'), join(directory, 'web.key')];
     const write = ({ pem, privateKey }: Forged): void => {
