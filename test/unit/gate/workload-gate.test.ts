@@ -309,6 +309,48 @@ describe('authentication', () => {
     ]);
   });
 
+  it('shows policy and providers the headers that the application gets, not those that a client forged', async () => {
+    const rules = [jwtRule({ outputClaimToHeaders: [{ header: 'x-role', claim: 'role' }] })];
+    const forged = [
+      ['x-role', 'admin'],
+      ['x-forwarded-client-cert', 'URI=spiffe://cluster.local/ns/shop/sa/admin'],
+      ['x-weft-a', 'b'],
+      ['x-kept', 'c'],
+    ] as const;
+    for (const [headers, expected] of [
+      [forged, []],
+      [[...forged, ['authorization', 'Bearer a.b.c']], ['user']],
+    ] as const) {
+      const seen: string[][] = [];
+      const look = ({ header }: Pick<RequestAttributes, 'header'>): void => {
+        for (const name of ['x-role', 'x-forwarded-client-cert', 'x-weft-a', 'x-kept']) seen.push([name, ...header(name)]);
+      };
+      const looking = policy({
+        custom: (attributes) => (look(attributes), CUSTOM),
+        decide: (attributes) => (look(attributes), ALLOWED),
+        shadow: (attributes) => (look(attributes), []),
+      });
+      const provided: (readonly [string, string])[] = [];
+      const answer = await gate({
+        policy: () => looking,
+        authentications: [{ name: 'x', rules }],
+        tokens: verifier({ ...accepted, outputHeaders: [['x-role', 'user']] }),
+        settings: { ...DEFAULT_MESH_SETTINGS, extensionProviders: [provider()] },
+        authorisers: {
+          check: async (_, asked) => {
+            look({ header: (name) => asked.header(name) });
+            provided.push(...asked.headers());
+            return { allow: true, failed: false, reason: '', change: { remove: [], set: [['x-asked', 'yes']] }, refusal: null };
+          },
+        },
+      }).ask(head(headers));
+      const once = [['x-role', ...expected], ['x-forwarded-client-cert'], ['x-weft-a'], ['x-kept', 'c']];
+      assert.deepEqual(seen, [...once, ...once, ...once, ...once]);
+      assert.deepEqual(provided, [['x-kept', 'c'], ...expected.map((role) => ['x-role', role])]);
+      assert.deepEqual(forwarded(head(headers), answer), [...provided, ['x-asked', 'yes']]);
+    }
+  });
+
   it('does not work for a peer that can be allowed nothing', async () => {
     const tokens = verifier(accepted);
     const denying = policy({ scope: 'deny', decide: () => DENIED, custom: () => CUSTOM });
