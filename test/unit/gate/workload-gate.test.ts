@@ -202,6 +202,9 @@ describe('header trust', () => {
       ['x-payload', 'forged'],
       ['x-role', 'admin'],
       ['x-role', 'root'],
+      // Many an application takes them for the same.
+      ['x_role', 'admin'],
+      ['x_payload', 'forged'],
       ['a', 'b'],
     ]);
     const answer = await gate({ authentications: [{ name: 'shop/jwt', rules: [rule] }] }).ask(request);
