@@ -174,6 +174,21 @@ describe('header trust', () => {
     assert.deepEqual([answer.decision, answer.change], [DENIED, null]);
   });
 
+  it('removes all of it also with underscores, which HTTP/2 lets through and many an application takes for the same', async () => {
+    const request = head([
+      ['x_forwarded_client_cert', 'URI=spiffe://cluster.local/ns/shop/sa/admin'],
+      ['x_weft-a', 'b'],
+      ['x_forwarded-for', '192.0.2.1'],
+      ['x_other', 'c'],
+    ]);
+    assert.deepEqual(forwarded(request, await gate().ask(request)), [['x_other', 'c']]);
+    const both = head([
+      ['x_forwarded_for', '192.0.2.7'],
+      ['x-forwarded-for', '192.0.2.1'],
+    ]);
+    assert.deepEqual(forwarded(both, await gate().ask(both)), [['x-forwarded-for', '192.0.2.1, 10.1.2.3']]);
+  });
+
   it('removes what speaks for the mesh', async () => {
     const request = head([
       ['x-forwarded-client-cert', 'By=spiffe://evil'],
