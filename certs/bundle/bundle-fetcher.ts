@@ -2,13 +2,13 @@ import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { isIP } from 'node:net';
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { errorText } from '../../src/model/errors.ts';
+import type { TrustBundle } from '../../src/model/data-plane.ts';
 import type { BundleEndpointProfile } from '../../src/model/resources.ts';
 import { allowedLookup } from '../allowed-lookup.ts';
 import { CertsError } from '../errors.ts';
 import { peerChain } from '../../src/model/peer-certificates.ts';
 import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { MAX_BUNDLE_LENGTH } from './bundle-format.ts';
-import type { SpiffeBundle } from './trust-state.ts';
 
 /** Where redirects may lead: other hosts are chosen by the endpoint, not by the operator. */
 export interface RedirectTargets {
@@ -18,11 +18,14 @@ export interface RedirectTargets {
   readonly isFetchable: (address: string) => boolean;
 }
 
+/** What an endpoint's SVID is verified with. Only of the own trust domain is it known which keys are revoked. */
+export type EndpointBundle = Pick<TrustBundle, 'roots' | 'revokedKeys'>;
+
 export interface FetchBundleOptions {
   readonly url: string;
   readonly profile: BundleEndpointProfile;
   /** Bundles to verify an https_spiffe endpoint with: the latest of its trust domain, or null. */
-  readonly bundle: (trustDomain: string) => SpiffeBundle | null;
+  readonly bundle: (trustDomain: string) => EndpointBundle | null;
   readonly redirectTargets: RedirectTargets;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
@@ -112,7 +115,11 @@ async function connectVerified(url: URL, isElsewhere: boolean, options: FetchBun
     ...(isElsewhere ? { lookup: allowedLookup(redirectTargets.isFetchable, forbiddenTarget) } : {}),
   };
   if (profile.type === 'https_web') {
-    return opened(connect({ ...connection, ...(profile.webRoots === null ? {} : { ca: profile.webRoots }) }), signal);
+    // Said, because an environment variable (NODE_TLS_REJECT_UNAUTHORIZED) may have turned the default around.
+    return opened(
+      connect({ ...connection, rejectUnauthorized: true, ...(profile.webRoots === null ? {} : { ca: profile.webRoots }) }),
+      signal,
+    );
   }
   // OpenSSL knows nothing of SPIFFE IDs, and the host's name says nothing here: verifyEndpoint() is the whole check, on every connection.
   const socket = await opened(connect({ ...connection, rejectUnauthorized: false, checkServerIdentity: () => undefined }), signal);
@@ -150,7 +157,7 @@ function verifyEndpoint(url: URL, socket: TLSSocket, endpointId: string, { bundl
       bundle: (trustDomain) => {
         const found = bundle(trustDomain);
         if (found === null) return null;
-        return { trustDomain, roots: found.x509Authorities, sequence: 1, revokedKeys: [] };
+        return { trustDomain, ...found, sequence: 1 };
       },
     },
     { now, cacheSize: 0 },

@@ -5,15 +5,15 @@ import type { FederatedTrustDomain } from '../../src/model/resources.ts';
 import { ChangeNotifier } from '../change-notifier.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { parseBundle } from './bundle-format.ts';
-import { fetchBundle, type FetchBundleOptions, type RedirectTargets } from './bundle-fetcher.ts';
+import { type EndpointBundle, fetchBundle, type FetchBundleOptions, type RedirectTargets } from './bundle-fetcher.ts';
 import type { BundleStore } from './bundle-store.ts';
 import { checkSuccession, haveSameKeys } from './bundle-succession.ts';
-import type { SpiffeBundle } from './trust-state.ts';
+import type { SpiffeBundle, TrustState } from './trust-state.ts';
 
 export interface FederationClientOptions {
   readonly store: BundleStore;
-  /** The bundle of this node's own trust domain, for endpoints that have an SVID of it; null while there is none. */
-  readonly ownBundle: () => SpiffeBundle | null;
+  /** This node's own trust domain, for endpoints that have an SVID of it; null until it is known. */
+  readonly ownTrust: () => TrustState | null;
   readonly redirectTargets: RedirectTargets;
   readonly log: Pick<Log, 'info' | 'warn'>;
   /** Default: fetchBundle. */
@@ -305,9 +305,11 @@ export class FederationClient implements AsyncDisposable {
   }
 
   /** The latest bundle of the trust domain that an endpoint's SVID is of: the one it serves itself, another federated one, or our own. */
-  #endpointBundle(trustDomain: string): SpiffeBundle | null {
-    const own = this.#options.ownBundle();
-    return own?.trustDomain === trustDomain ? own : this.bundle(trustDomain);
+  #endpointBundle(trustDomain: string): EndpointBundle | null {
+    const own = this.#options.ownTrust();
+    if (own?.bundle.trustDomain === trustDomain) return { roots: own.bundle.x509Authorities, revokedKeys: own.revokedKeys };
+    const foreign = this.bundle(trustDomain);
+    return foreign === null ? null : { roots: foreign.x509Authorities, revokedKeys: [] };
   }
 
   #fail(relationship: Relationship, error: unknown): void {

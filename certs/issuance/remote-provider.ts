@@ -164,6 +164,8 @@ export class RemoteProvider implements IdentityProvider {
 
   acknowledge(sequence: bigint): void {
     if (this.#acknowledged !== null && sequence <= this.#acknowledged) return;
+    // Of the authority before: this one would take it for a lie.
+    if (this.#trust === null || sequence > this.#trust.sequence) return;
     this.#acknowledged = sequence;
     this.#report();
   }
@@ -268,6 +270,8 @@ export class RemoteProvider implements IdentityProvider {
         return chainToShow(answer);
       });
       this.#trust = trust;
+      // What was acknowledged is of the authority before, if this is another one; whoever acknowledges does so again.
+      this.#acknowledged = null;
       await this.#keep(svid);
       log.info({ node: nodeName }, 'this node has joined');
     } catch (error) {

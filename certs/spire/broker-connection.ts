@@ -2,9 +2,10 @@ import { once } from 'node:events';
 import { connect as connectTls, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
 import { GrpcClient } from '../../src/grpc/grpc-client.ts';
 import type { SvidMaterial } from '../../src/model/data-plane.ts';
+import { peerChain } from '../../src/model/peer-certificates.ts';
 import type { TrustState } from '../bundle/trust-state.ts';
 import { CertsError } from '../errors.ts';
-import { MAX_CHAIN_CERTIFICATES, SvidVerifier } from '../svid/peer-verifier.ts';
+import { SvidVerifier } from '../svid/peer-verifier.ts';
 import { withPemKey } from '../svid/private-key.ts';
 import { TLS_SUITES } from '../svid/tls-contexts.ts';
 import type { JwtSvidResponse, X509SvidResponse } from '../workload-api/messages.ts';
@@ -88,7 +89,7 @@ export class BrokerConnection implements AsyncDisposable {
       { bundle: (name) => (name === trustDomain ? { trustDomain, roots: bundle.x509Authorities, revokedKeys: [], sequence: 0 } : null) },
       { cacheSize: 0 },
     );
-    const server = verifier.verify(chainOf(tls)).text;
+    const server = verifier.verify(peerChain(tls)).text;
     const allowed = servers.length > 0 ? servers.includes(server) : server.startsWith(`spiffe://${trustDomain}/spire/agent/`);
     if (allowed && tls.alpnProtocol === 'h2') return;
     const what = allowed
@@ -108,17 +109,4 @@ function contextOf(svid: SvidMaterial, { bundle }: TrustState): SecureContext {
       ciphers: TLS_SUITES,
     }),
   );
-}
-
-/** What the peer showed, DER, leaf first. */
-function chainOf(tls: TLSSocket): Uint8Array[] {
-  const chain: Uint8Array[] = [];
-  for (
-    let next = tls.getPeerX509Certificate();
-    next !== undefined && chain.length <= MAX_CHAIN_CERTIFICATES;
-    next = next.issuerCertificate
-  ) {
-    chain.push(next.raw);
-  }
-  return chain;
 }

@@ -15,7 +15,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
  * Reads the bundles of a FetchX509Bundles message. Another trust domain chooses what is in its bundle: what cannot be a root there is left out, and
  * so not trusted, for it must not keep changes of our own bundle from us.
  * @returns by trust domain: DER certificates
- * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything else in it is wrong: then nothing of it is used
+ * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything in our own is wrong: then nothing of the message is used
  */
 export function readX509Bundles(bundles: ReadonlyMap<string, Uint8Array>, ownTrustDomain: string): Map<string, readonly Uint8Array[]> {
   return readEach(bundles, ownTrustDomain, (bytes, trustDomain) => {
@@ -36,9 +36,9 @@ function canBeRoot(der: Uint8Array): boolean {
 }
 
 /**
- * Reads the bundles of a FetchJWTBundles message.
+ * Reads the bundles of a FetchJWTBundles message. One of another trust domain that cannot be used is empty: see readX509Bundles.
  * @returns by trust domain: keys that sign JWT-SVIDs
- * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything in it is wrong: then nothing of it is used
+ * @throws CertsError WEFT_CERTS_SPIRE_MESSAGE when anything in our own is wrong: then nothing of the message is used
  */
 export function readJwtBundles(bundles: ReadonlyMap<string, Uint8Array>, ownTrustDomain: string): Map<string, readonly JwtAuthority[]> {
   return readEach(bundles, ownTrustDomain, (bytes, trustDomain) => {
@@ -50,21 +50,35 @@ export function readJwtBundles(bundles: ReadonlyMap<string, Uint8Array>, ownTrus
   });
 }
 
-function readEach<Bundle>(
+function readEach<Item>(
   bundles: ReadonlyMap<string, Uint8Array>,
   ownTrustDomain: string,
-  read: (bytes: Uint8Array, trustDomain: string) => Bundle,
-): Map<string, Bundle> {
-  const found = new Map<string, Bundle>();
+  read: (bytes: Uint8Array, trustDomain: string) => readonly Item[],
+): Map<string, readonly Item[]> {
+  const found = new Map<string, readonly Item[]>();
   for (const [key, bytes] of bundles) {
+    const trustDomain = trustDomainOf(key);
     try {
-      const { trustDomain, path } = parseSpiffeId(key);
-      if (path !== '') throw badMessage(`a bundle is said to be of ${key}, which is no trust domain`);
       found.set(trustDomain, read(bytes, trustDomain));
     } catch (error) {
-      throw error instanceof CertsError && error.code === 'WEFT_CERTS_SPIRE_MESSAGE' ? error : badMessage(errorText(error), error);
+      if (trustDomain === ownTrustDomain) throw asBadMessage(error);
+      found.set(trustDomain, []);
     }
   }
   if (!found.has(ownTrustDomain)) throw badMessage(`there is no bundle of the trust domain ${ownTrustDomain} in it`);
   return found;
+}
+
+function trustDomainOf(key: string): string {
+  try {
+    const { trustDomain, path } = parseSpiffeId(key);
+    if (path !== '') throw badMessage(`a bundle is said to be of ${key}, which is no trust domain`);
+    return trustDomain;
+  } catch (error) {
+    throw asBadMessage(error);
+  }
+}
+
+function asBadMessage(error: unknown): CertsError {
+  return error instanceof CertsError && error.code === 'WEFT_CERTS_SPIRE_MESSAGE' ? error : badMessage(errorText(error), error);
 }

@@ -67,7 +67,7 @@ export class SvidVerifier implements PeerVerifier {
   readonly #now: () => number;
   readonly #cacheSize: number;
   readonly #cache = new Map<string, CachedPeer>();
-  /** By issuer of a leaf: the way from there to a root, when last one was found. */
+  /** By trust domain and issuer of a leaf: the way from there to a root, when last one was found. */
   readonly #intermediates = new Map<string, readonly Uint8Array[]>();
   readonly #roots = new Map<string, RootSet>();
 
@@ -103,7 +103,7 @@ export class SvidVerifier implements PeerVerifier {
     const rootSet = this.#rootSet(id.trustDomain);
     const path = findPath(leaf, chain, rootSet, now);
     this.#remember(digest, { id, sequence: rootSet.sequence, notBefore: path.notBefore, notAfter: path.notAfter });
-    if (path.intermediates.length > 0) this.#rememberIntermediates(leaf.fields, path.intermediates);
+    if (path.intermediates.length > 0) this.#rememberIntermediates(issuerKey(id.trustDomain, leaf.fields), path.intermediates);
     return id;
   }
 
@@ -111,16 +111,16 @@ export class SvidVerifier implements PeerVerifier {
     // With roots that sign leaves themselves, this is all there is to it.
     if (this.#intermediates.size === 0) return [leaf];
     try {
-      return [leaf, ...(this.#intermediates.get(issuerKey(readCertificateFields(leaf))) ?? [])];
+      const fields = readCertificateFields(leaf);
+      return [leaf, ...(this.#intermediates.get(issuerKey(readSpiffeId(fields.uris).trustDomain, fields)) ?? [])];
     } catch {
       // Whoever verifies it says what is wrong.
       return [leaf];
     }
   }
 
-  #rememberIntermediates(leaf: CertificateFields, intermediates: readonly Uint8Array[]): void {
+  #rememberIntermediates(key: string, intermediates: readonly Uint8Array[]): void {
     if (this.#cacheSize === 0) return;
-    const key = issuerKey(leaf);
     this.#intermediates.delete(key);
     if (this.#intermediates.size >= MAX_ISSUERS) {
       const oldest = this.#intermediates.keys().next();
@@ -265,9 +265,10 @@ function parse(der: Uint8Array, what: string): ParsedCertificate {
   }
 }
 
-/** Issuers may have the same name, as one does before and after it changed its key. */
-function issuerKey({ issuer, authorityKeyIdentifier }: CertificateFields): string {
-  return hash('sha256', Buffer.concat([issuer, authorityKeyIdentifier ?? new Uint8Array()]), 'base64');
+/** Issuers may have the same name, as one does before and after it changed its key, and those of other trust domains whatever they like. */
+function issuerKey(trustDomain: string, { issuer, authorityKeyIdentifier }: CertificateFields): string {
+  const name = Buffer.concat([issuer, authorityKeyIdentifier ?? new Uint8Array()]);
+  return `${trustDomain} ${hash('sha256', name, 'base64')}`;
 }
 
 /** Depth first from the leaf to a root. Roots come before intermediates, so that a superfluous chain costs nothing. */

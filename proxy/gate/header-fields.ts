@@ -22,9 +22,14 @@ const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 const MAX_NAME_LENGTH = 256;
 
-/** True for a lower-case name that may be set or removed for somebody else's sake. Applications that take `_` for `-` see the same name. */
+/** What applications make of a lower-case name that take `_` for `-`, as CGI and its successors do. */
+export function foldedName(name: string): string {
+  return name.replaceAll('_', '-');
+}
+
+/** True for a lower-case name that may be set or removed for somebody else's sake. */
 export function isChangeable(name: string): boolean {
-  return name.length <= MAX_NAME_LENGTH && NAME.test(name) && !RESERVED.has(name.replaceAll('_', '-'));
+  return name.length <= MAX_NAME_LENGTH && NAME.test(name) && !RESERVED.has(foldedName(name));
 }
 
 /** True for text that is one field's value, each character being one byte. */

@@ -6,9 +6,11 @@ import type { Authorisation, ExternalAuthorisers } from '../external-authorisati
 import { findToken, type FoundToken, withoutCookie } from '../jwt/find-token.ts';
 import { compileJwtRules, type JwtRuleSet } from '../jwt/jwt-rule-set.ts';
 import type { TokenFailure, TokenVerifier, VerifiedToken } from '../jwt/token-verifier.ts';
+import { ChangedHead } from './changed-head.ts';
 import { forwardedClient } from './forwarded-for.ts';
 import { GATE_FAILED, plainAnswer } from './gate-answers.ts';
 import { HeaderDraft } from './header-draft.ts';
+import { foldedName } from './header-fields.ts';
 import { distrust, FORWARDED_FOR } from './header-trust.ts';
 import { RequestFacts } from './request-facts.ts';
 import { tokenRefusal } from './token-refusal.ts';
@@ -122,8 +124,8 @@ export class WorkloadGate implements RequestGate {
 
   #authenticate(passage: Passage, policy: ConnectionPolicy, rules: JwtRuleSet, round: number): GateAnswer | Promise<GateAnswer> {
     const { head } = passage;
-    for (const name of rules.outputHeaders) {
-      if (head.header(name).length > 0) (passage.draft ??= new HeaderDraft()).drop(name);
+    if (rules.outputHeaders.size > 0) {
+      for (const [name] of head.headers()) if (rules.outputHeaders.has(foldedName(name))) (passage.draft ??= new HeaderDraft()).drop(name);
     }
     const found = findToken(head, rules);
     if (found === null) return this.#authorise(passage, policy, round);
@@ -161,8 +163,7 @@ export class WorkloadGate implements RequestGate {
 
   #authorise(passage: Passage, policy: ConnectionPolicy, round: number): GateAnswer | Promise<GateAnswer> {
     if (!policy.hasCustom) return this.#finish(passage, policy);
-    const { head, remoteAddress, jwt } = passage;
-    this.#facts.set(head, remoteAddress, jwt);
+    this.#facts.set(seen(passage), passage.remoteAddress, passage.jwt);
     let match: CustomMatch | null;
     try {
       match = policy.custom(this.#facts);
@@ -174,7 +175,7 @@ export class WorkloadGate implements RequestGate {
   }
 
   async #askProvider(match: CustomMatch, passage: Passage, policy: ConnectionPolicy, round: number): Promise<GateAnswer> {
-    const authorisation = await this.#check(match, passage.head);
+    const authorisation = await this.#check(match, seen(passage));
     // What was asked may not be what is to be asked now.
     if (this.#policy() !== policy) return this.#again(passage.head, round);
     if (match.dryRun) {
@@ -203,7 +204,9 @@ export class WorkloadGate implements RequestGate {
     return round >= MAX_ROUNDS ? plainAnswer(GATE_FAILED) : this.#round(head, round + 1);
   }
 
-  #finish({ head, remoteAddress, draft, jwt, shadow }: Passage, policy: ConnectionPolicy): GateAnswer {
+  #finish(passage: Passage, policy: ConnectionPolicy): GateAnswer {
+    const { remoteAddress, draft, jwt, shadow } = passage;
+    const head = seen(passage);
     const decision = this.#decide(policy, this.#facts, head, remoteAddress, jwt);
     const more = policy.hasShadow ? this.#shadow(policy, this.#facts, head, remoteAddress, jwt) : NO_SHADOW;
     const recorded = shadow === null ? more : [...shadow, ...more];
@@ -240,6 +243,11 @@ export class WorkloadGate implements RequestGate {
       facts.clear();
     }
   }
+}
+
+/** The head as the application will get it, as far as that is known: a client says nothing to policy that it may not say to the application. */
+function seen({ head, draft }: Passage): RequestHead {
+  return draft === null ? head : new ChangedHead(head, draft);
 }
 
 function withShadow(answer: GateAnswer, shadow: readonly ShadowDecision[]): GateAnswer {

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import type { JwtRule } from '../../src/model/resources.ts';
 import type { RequestAuthenticationEntry } from '../../src/model/snapshot.ts';
-import { isChangeable } from '../gate/header-fields.ts';
+import { foldedName, isChangeable } from '../gate/header-fields.ts';
 
 /** One JWT rule with the RequestAuthentication it belongs to. */
 export interface NamedJwtRule {
@@ -33,8 +33,8 @@ export interface JwtRuleSet {
   /** Locations of query parameters and cookies by name. */
   readonly parameters: ReadonlyMap<string, number>;
   readonly cookies: ReadonlyMap<string, number>;
-  /** Lower-case names of every header that an output writes: a client's own are always removed. */
-  readonly outputHeaders: readonly string[];
+  /** Names of every header that an output writes, as foldedName has them: a client's own are always removed. */
+  readonly outputHeaders: ReadonlySet<string>;
 }
 
 const MAX_INTERNED = 1024;
@@ -94,8 +94,8 @@ function compile(authentications: readonly RequestAuthenticationEntry[]): JwtRul
         return lower === null ? [] : [{ header: lower, claim }];
       });
       const index = rules.push({ authentication: name, rule, payloadHeader, claimHeaders }) - 1;
-      if (payloadHeader !== null) outputHeaders.add(payloadHeader);
-      for (const { header } of claimHeaders) outputHeaders.add(header);
+      if (payloadHeader !== null) outputHeaders.add(foldedName(payloadHeader));
+      for (const { header } of claimHeaders) outputHeaders.add(foldedName(header));
       if (rule.fromHeaders.length + rule.fromParams.length + rule.fromCookies.length === 0) {
         addHeader('authorization', 'Bearer ', true, index);
         addNamed(parameters, 'access_token', index);
@@ -112,7 +112,7 @@ function compile(authentications: readonly RequestAuthenticationEntry[]): JwtRul
     headers: [...headers].map(([name, forms]) => ({ name, forms })),
     parameters,
     cookies,
-    outputHeaders: [...outputHeaders],
+    outputHeaders,
   };
 }
 

@@ -81,8 +81,9 @@ function claimAt(payload: Claims, name: string): unknown {
   return value;
 }
 
-/** Text, numbers and booleans as they are; objects and lists as JSON in base64url. */
+/** Text, numbers and booleans as they are; objects and lists as JSON in base64url. Null for numbers that were rounded, inside of others too. */
 function claimText(value: unknown): string | null {
+  if (!isExact(value)) return null;
   switch (typeof value) {
     case 'string': {
       const text = fieldValueOf(value);
@@ -99,4 +100,10 @@ function claimText(value: unknown): string | null {
     default:
       return null;
   }
+}
+
+/** False where a number may not be the one in the token: integers beyond 2^53 are rounded, so that the id of one user becomes another's. */
+function isExact(value: unknown): boolean {
+  if (typeof value === 'number') return Number.isFinite(value) && (!Number.isInteger(value) || Number.isSafeInteger(value));
+  return typeof value !== 'object' || value === null || Object.values(value).every(isExact);
 }

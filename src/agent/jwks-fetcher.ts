@@ -1,5 +1,5 @@
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { request as httpsRequest, type RequestOptions } from 'node:https';
 import { isIP } from 'node:net';
 import { allowedLookup } from '../../certs/allowed-lookup.ts';
 import { isFetchable } from '../config/fetchable-address.ts';
@@ -32,8 +32,10 @@ export function createJwksFetcher(options: JwksFetcherOptions = {}): (uri: strin
   async function fetchOnce(url: URL, signal: AbortSignal): Promise<{ text: string } | { location: string }> {
     const literal = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname;
     if (isIP(literal) !== 0 && !allows(literal)) throw refused(url.href);
-    const requestOptions: RequestOptions & { ca?: string } = {
+    const requestOptions: RequestOptions = {
       agent: false,
+      // Said, because an environment variable (NODE_TLS_REJECT_UNAUTHORIZED) may have turned the default around.
+      rejectUnauthorized: true,
       lookup,
       signal,
       headers: { accept: 'application/json', 'accept-encoding': 'identity' },

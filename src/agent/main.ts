@@ -6,7 +6,7 @@ import { openListeners, openWorkerListeners } from '../../bpf/listeners.ts';
 import { OwnSockets } from '../../bpf/own-sockets.ts';
 import { currentNetworkNamespaceCookie, findCgroup2 } from '../../bpf/place-descriptors.ts';
 import { openBundleEndpoint } from '../../certs/bundle/open-bundle-endpoint.ts';
-import type { SpiffeBundle } from '../../certs/bundle/trust-state.ts';
+import type { SpiffeBundle, TrustState } from '../../certs/bundle/trust-state.ts';
 import { SvidManager } from '../../certs/svid/svid-manager.ts';
 import { JwksStore, jwksUris } from '../../proxy/jwt/jwks-store.ts';
 import { RefusalLog } from '../../proxy/refusal-log.ts';
@@ -84,8 +84,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   );
 
   // Federation: bundles of other trust domains. None until the configuration asks for some.
-  const ownBundle = (): SpiffeBundle | null => provider.trust()?.bundle ?? null;
-  const federation = started.use(startFederation({ stateDirectory: options.stateDirectory, ownBundle, log }));
+  const ownTrust = (): TrustState | null => provider.trust();
+  const ownBundle = (): SpiffeBundle | null => ownTrust()?.bundle ?? null;
+  const federation = started.use(startFederation({ stateDirectory: options.stateDirectory, ownTrust, log }));
   const trust = started.use(new TrustFollower({ provider, federation, svids, log }));
   if (options.bundleEndpoint !== null) {
     started.use(

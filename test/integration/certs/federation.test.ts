@@ -1,5 +1,6 @@
 /** Two trust domains over loopback: what one publishes, by both profiles, is what the other verifies with. */
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:https';
 import type { RequestListener } from 'node:http';
@@ -16,8 +17,9 @@ import { BundleStore } from '../../../certs/bundle/bundle-store.ts';
 import { CertificateFiles, svidCertificate } from '../../../certs/bundle/endpoint-certificate.ts';
 import { FederationClient, type FederationStatus } from '../../../certs/bundle/federation-client.ts';
 import { openBundleEndpoint } from '../../../certs/bundle/open-bundle-endpoint.ts';
-import type { SpiffeBundle } from '../../../certs/bundle/trust-state.ts';
+import type { SpiffeBundle, TrustState } from '../../../certs/bundle/trust-state.ts';
 import { SvidVerifier } from '../../../certs/svid/peer-verifier.ts';
+import { publicKeyDigest } from '../../../certs/x509/public-key.ts';
 import { isFetchable, refusedHost } from '../../../src/config/fetchable-address.ts';
 import type { SvidMaterial } from '../../../src/model/data-plane.ts';
 import type { BundleEndpointProfile, FederatedTrustDomain } from '../../../src/model/resources.ts';
@@ -111,13 +113,14 @@ interface World {
 function federate(
   parameters: Partial<FederatedTrustDomain> & { bundleEndpointUrl: string; profile: BundleEndpointProfile },
   redirectTargets: RedirectTargets = { refusedHost, isFetchable },
+  ownTrust: TrustState | null = null,
 ): World & AsyncDisposable {
   const clock = new ManualClock();
   const logged: string[] = [];
   const note = (fields: object, message: string): void => void logged.push(`${message} ${JSON.stringify(fields)}`);
   const client = new FederationClient({
     store: new BundleStore(join(directory, 'bundles')),
-    ownBundle: () => null,
+    ownTrust: () => ownTrust,
     redirectTargets,
     log: { info: note, warn: note },
     clock,
@@ -286,6 +289,25 @@ describe('https_spiffe', () => {
     await using world = federate({ bundleEndpointUrl: urlOf(endpoint), profile: SPIFFE, initialBundle: initialBundle() });
     assert.equal((await world.settled()).bundle?.sequence, 2n);
   });
+
+  it('an SVID of our own trust domain under a key that was revoked is not the endpoint', async () => {
+    const ownId = 'spiffe://own.example/bundle-endpoint';
+    const intermediate = await forgeRoot({ issuer: root, subject: 'CN=own intermediate' });
+    await using endpoint = await publish({ bundle: bundleOf(1n, stranger) }, new Shown(await svid(intermediate, ownId), intermediate));
+    const parameters = { bundleEndpointUrl: urlOf(endpoint), profile: { type: 'https_spiffe', endpointId: ownId } } as const;
+    const bundle = { ...bundleOf(1n, root), trustDomain: 'own.example' };
+    const trust: TrustState = { sequence: 1n, bundle, taintedKeys: [], revokedKeys: [] };
+    {
+      await using world = federate(parameters, undefined, trust);
+      assert.equal((await world.settled()).bundle?.sequence, 1n);
+    }
+    rmSync(join(directory, 'bundles'), { recursive: true });
+    const revokedKeys = [publicKeyDigest(new X509Certificate(intermediate.pem).publicKey)];
+    await using world = federate(parameters, undefined, { ...trust, revokedKeys });
+    const status = await world.settled();
+    assert.match(status.lastFailure ?? '', /WEFT_IDENTITY_PEER_REVOKED/);
+    assert.equal(status.bundle, null);
+  });
 });
 
 describe('https_web', () => {
@@ -302,6 +324,17 @@ describe('https_web', () => {
       const status = await world.settled();
       assert.match(status.lastFailure ?? '', /WEFT_CERTS_BUNDLE_ENDPOINT/);
       assert.equal(status.bundle, null);
+    }
+  });
+
+  it('is verified also where an environment variable has Node verify nothing', async () => {
+    process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
+    try {
+      await using endpoint = await publish({ bundle: bundleOf(1n, root) }, new Shown(await svid(stranger)));
+      await using world = federate({ bundleEndpointUrl: urlOf(endpoint), profile: webProfile() });
+      assert.equal((await world.settled()).bundle, null);
+    } finally {
+      delete process.env['NODE_TLS_REJECT_UNAUTHORIZED'];
     }
   });
 

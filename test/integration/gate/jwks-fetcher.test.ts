@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { createServer, type RequestListener } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
 import { describe, it } from 'node:test';
 import { createJwksFetcher, type JwksFetcherOptions } from '../../../src/agent/jwks-fetcher.ts';
 import { isFetchable } from '../../../src/config/fetchable-address.ts';
+import { forge, forgeRoot } from '../../unit/certs/forge.ts';
 import { listen } from './gate-world.ts';
 
 async function fetching(listener: RequestListener, options: JwksFetcherOptions = {}, path = '/keys'): Promise<string> {
@@ -131,6 +133,22 @@ describe('fetching keys', () => {
       '',
     ]) {
       assert.ok(!isFetchable(address), address);
+    }
+  });
+
+  it('verifies an https endpoint, also where an environment variable has Node verify nothing', async () => {
+    const root = await forgeRoot();
+    const { pem, privateKey } = await forge({ issuer: root, uris: [], otherNames: [{ type: 'ip', value: '127.0.0.1' }] });
+    const server = createHttpsServer({ cert: pem, key: privateKey }, (_, response) => response.end('{"keys":[]}'));
+    const url = `https://127.0.0.1:${await listen(server)}/`;
+    process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
+    try {
+      await assert.rejects(createJwksFetcher({ allows: () => true })(url), REFUSED);
+      assert.equal(await createJwksFetcher({ allows: () => true, roots: root.pem })(url), '{"keys":[]}');
+    } finally {
+      delete process.env['NODE_TLS_REJECT_UNAUTHORIZED'];
+      server.closeAllConnections();
+      server.close();
     }
   });
 

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
-import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { createServer } from 'node:tls';
+import type { TrustState } from '../../../certs/bundle/trust-state.ts';
 import { authoritySource } from '../../../certs/issuance/authority-source.ts';
 import { systemClock } from '../../../certs/clock.ts';
 import { DATABASE, IssuanceWorld, TRUST_DOMAIN, until, WEB } from './issuance-world.ts';
@@ -117,6 +118,31 @@ describe('a node that gets its identities from another host', () => {
     await new Promise((resolve) => setTimeout(resolve, 1_100));
     await using provider = await world.node('node-b', { tokenFile: await world.tokenFile('node-b') });
     assert.deepEqual([provider.trust()?.sequence, provider.trust()?.revokedKeys], [0n, revoked]);
+  });
+
+  test('joins an authority that was made anew under the same address, and acknowledges nothing of the one before', async () => {
+    const service = { maxTtlSeconds: 3 };
+    await using world = await IssuanceWorld.start({ service });
+    const tokenFile = await world.tokenFile('node-b');
+    await using provider = await world.node('node-b', { tokenFile });
+    await world.authority.prepare();
+    await until('it has the new root', () => provider.trust()?.bundle.x509Authorities.length === 2);
+    const before = provider.trust()?.sequence as bigint;
+    provider.acknowledge(before);
+    const { port } = world.server;
+    await world.stopServer();
+    rmSync(join(world.directory, 'ca'), { recursive: true });
+    await world.startServer({ service, listen: { host: '::', port } });
+    writeFileSync(tokenFile, await world.authority.tokens.create({ node: 'node-b', ttlSeconds: 600 }));
+    const isNew = (): boolean => provider.trust()?.sequence === world.authority.trust().sequence && connected(provider);
+    await until('it goes by the new authority', () => provider.trust()?.bundle.x509Authorities.length === 1 && isNew());
+    const roots = ({ bundle }: { bundle: { x509Authorities: readonly Uint8Array[] } }): Buffer => Buffer.concat(bundle.x509Authorities);
+    assert.deepEqual(roots(provider.trust() as TrustState), roots(world.authority.trust()));
+    // Late, from a worker that was busy.
+    provider.acknowledge(before);
+    const { sequence } = world.authority.trust();
+    provider.acknowledge(sequence);
+    await until('it is heard', () => world.authority.status().nodes.find(({ name }) => name === 'node-b')?.acknowledged === sequence);
   });
 
   test('mints JWT-SVIDs of what runs on it', async () => {

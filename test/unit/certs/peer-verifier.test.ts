@@ -559,6 +559,16 @@ describe('a leaf that comes alone, as on a resumed session, is completed', () =>
     );
   });
 
+  test('with none of another trust domain, whose authority may give an issuer any name', async () => {
+    const foreignRoot = await forgeRoot({ subject: 'CN=foreign', uris: ['spiffe://foreign.test'] });
+    const verifier = new SvidVerifier(bundlesOf({ [TRUST_DOMAIN]: root.pem, 'foreign.test': foreignRoot.pem }), { cacheSize: 8 });
+    const signer = await forge({ issuer: root, subject: 'CN=signer', uris: [], ca: true });
+    const imitation = await forge({ issuer: foreignRoot, subject: 'CN=signer', uris: [], ca: true });
+    verifier.verify([(await forge({ issuer: signer })).der, signer.der]);
+    verifier.verify([(await forge({ issuer: imitation, uris: ['spiffe://foreign.test/ns/a/sa/b'] })).der, imitation.der]);
+    assert.equal(verifier.verify(verifier.complete((await forge({ issuer: signer })).der)).text, IDENTITY);
+  });
+
   test('for a bounded number of issuers', async () => {
     const verifier = own();
     const leaves: Forged[] = [];

@@ -24,6 +24,10 @@ test('RSA keys are neither weak nor so large that checking a signature with them
   assert.equal(isStrongKey(rsa(2048, Buffer.alloc(255, 0x7f))), false);
 });
 
+test('an RSA key with an exponent that no honest key has is weak: with 1, what is signed is the signature', () => {
+  for (const exponent of [0, 1, 2, 4]) assert.equal(isStrongKey(rsa(2048, Buffer.from([exponent]))), false, `${exponent}`);
+});
+
 test('other keys are those of the NIST curves from P-256, and Ed25519', () => {
   const strong = (type: 'ec' | 'ed25519' | 'ed448' | 'x25519', namedCurve = 'P-256'): boolean =>
     isStrongKey(generateKeyPairSync(type as 'ec', { namedCurve }).publicKey);

@@ -174,6 +174,21 @@ describe('header trust', () => {
     assert.deepEqual([answer.decision, answer.change], [DENIED, null]);
   });
 
+  it('removes all of it also with underscores, which HTTP/2 lets through and many an application takes for the same', async () => {
+    const request = head([
+      ['x_forwarded_client_cert', 'URI=spiffe://cluster.local/ns/shop/sa/admin'],
+      ['x_weft-a', 'b'],
+      ['x_forwarded-for', '192.0.2.1'],
+      ['x_other', 'c'],
+    ]);
+    assert.deepEqual(forwarded(request, await gate().ask(request)), [['x_other', 'c']]);
+    const both = head([
+      ['x_forwarded_for', '192.0.2.7'],
+      ['x-forwarded-for', '192.0.2.1'],
+    ]);
+    assert.deepEqual(forwarded(both, await gate().ask(both)), [['x-forwarded-for', '192.0.2.1, 10.1.2.3']]);
+  });
+
   it('removes what speaks for the mesh', async () => {
     const request = head([
       ['x-forwarded-client-cert', 'By=spiffe://evil'],
@@ -202,6 +217,9 @@ describe('header trust', () => {
       ['x-payload', 'forged'],
       ['x-role', 'admin'],
       ['x-role', 'root'],
+      // Many an application takes them for the same.
+      ['x_role', 'admin'],
+      ['x_payload', 'forged'],
       ['a', 'b'],
     ]);
     const answer = await gate({ authentications: [{ name: 'shop/jwt', rules: [rule] }] }).ask(request);
@@ -307,6 +325,48 @@ describe('authentication', () => {
       ['authorization', 'Bearer a.b.c'],
       ['x-payload', 'true'],
     ]);
+  });
+
+  it('shows policy and providers the headers that the application gets, not those that a client forged', async () => {
+    const rules = [jwtRule({ outputClaimToHeaders: [{ header: 'x-role', claim: 'role' }] })];
+    const forged = [
+      ['x-role', 'admin'],
+      ['x-forwarded-client-cert', 'URI=spiffe://cluster.local/ns/shop/sa/admin'],
+      ['x-weft-a', 'b'],
+      ['x-kept', 'c'],
+    ] as const;
+    for (const [headers, expected] of [
+      [forged, []],
+      [[...forged, ['authorization', 'Bearer a.b.c']], ['user']],
+    ] as const) {
+      const seen: string[][] = [];
+      const look = ({ header }: Pick<RequestAttributes, 'header'>): void => {
+        for (const name of ['x-role', 'x-forwarded-client-cert', 'x-weft-a', 'x-kept']) seen.push([name, ...header(name)]);
+      };
+      const looking = policy({
+        custom: (attributes) => (look(attributes), CUSTOM),
+        decide: (attributes) => (look(attributes), ALLOWED),
+        shadow: (attributes) => (look(attributes), []),
+      });
+      const provided: (readonly [string, string])[] = [];
+      const answer = await gate({
+        policy: () => looking,
+        authentications: [{ name: 'x', rules }],
+        tokens: verifier({ ...accepted, outputHeaders: [['x-role', 'user']] }),
+        settings: { ...DEFAULT_MESH_SETTINGS, extensionProviders: [provider()] },
+        authorisers: {
+          check: async (_, asked) => {
+            look({ header: (name) => asked.header(name) });
+            provided.push(...asked.headers());
+            return { allow: true, failed: false, reason: '', change: { remove: [], set: [['x-asked', 'yes']] }, refusal: null };
+          },
+        },
+      }).ask(head(headers));
+      const once = [['x-role', ...expected], ['x-forwarded-client-cert'], ['x-weft-a'], ['x-kept', 'c']];
+      assert.deepEqual(seen, [...once, ...once, ...once, ...once]);
+      assert.deepEqual(provided, [['x-kept', 'c'], ...expected.map((role) => ['x-role', role])]);
+      assert.deepEqual(forwarded(head(headers), answer), [...provided, ['x-asked', 'yes']]);
+    }
   });
 
   it('does not work for a peer that can be allowed nothing', async () => {

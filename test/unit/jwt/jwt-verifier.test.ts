@@ -319,6 +319,18 @@ describe('claims', () => {
     ]);
   });
 
+  it('makes no header of a number that is not the one in the token', () => {
+    const names = ['id', 'huge', 'inside', 'half', 'largest'];
+    const rule = { outputClaimToHeaders: names.map((claim) => ({ header: `x-${claim}`, claim })) };
+    // 2^53 + 1 is read as 2^53: the header would name another user.
+    const numbers = '"id":9007199254740993,"huge":1e400,"inside":{"ids":[1,9007199254740993]},"half":0.5,"largest":9007199254740991';
+    const text = token({ payload: JSON.stringify(CLAIMS).replace(/}$/, `,${numbers}}`) });
+    assert.deepEqual(accepted(text, rule).outputHeaders, [
+      ['x-half', '0.5'],
+      ['x-largest', '9007199254740991'],
+    ]);
+  });
+
   it('lets any rule of the issuer accept, and says which refused first', () => {
     const rules = ruleSet({ jwks: jwks(jwk('P-256/x')) }, { jwks: ALL_KEYS, audiences: ['a'] });
     const outcome = verifier().verify(rules, 0, token({ payload: { ...CLAIMS, aud: 'a' } }));

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { test } from 'node:test';
-import { readX509Bundles } from '../../../../certs/spire/read-bundles.ts';
+import { readJwtBundles, readX509Bundles } from '../../../../certs/spire/read-bundles.ts';
 import { forge, forgeRoot } from '../forge.ts';
 
 test('what another trust domain has in its bundle, and can be no root, is left out, and keeps nothing else out', async () => {
@@ -21,4 +22,28 @@ test('what another trust domain has in its bundle, and can be no root, is left o
   );
   bundles.set('spiffe://own.test', Buffer.concat([own.der, leaf.der]));
   assert.throws(() => readX509Bundles(bundles, 'own.test'), { code: 'WEFT_CERTS_SPIRE_MESSAGE' });
+});
+
+test('a JWT bundle of another trust domain that cannot be used is trusted for nothing, and keeps no revocation of our own from us', () => {
+  const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const keySet = (kids: readonly string[]): Buffer =>
+    Buffer.from(JSON.stringify({ keys: kids.map((kid) => ({ ...publicKey.export({ format: 'jwk' }), kid })) }));
+  const tooMany = keySet(Array.from({ length: 257 }, (_, index) => `k${index}`));
+  const bundles = new Map<string, Uint8Array>([
+    ['spiffe://own.test', keySet(['own'])],
+    ['spiffe://many.test', tooMany],
+    ['spiffe://text.test', Buffer.from('none')],
+    ['spiffe://fine.test', keySet(['fine'])],
+  ]);
+  assert.deepEqual(
+    [...readJwtBundles(bundles, 'own.test')].map(([trustDomain, keys]) => [trustDomain, keys.map(({ keyId }) => keyId)]),
+    [
+      ['own.test', ['own']],
+      ['many.test', []],
+      ['text.test', []],
+      ['fine.test', ['fine']],
+    ],
+  );
+  bundles.set('spiffe://own.test', tooMany);
+  assert.throws(() => readJwtBundles(bundles, 'own.test'), { code: 'WEFT_CERTS_SPIRE_MESSAGE' });
 });
