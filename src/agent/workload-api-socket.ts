@@ -18,8 +18,17 @@ import { type AttestedCaller, WorkloadAttestor } from './workload-attestor.ts';
 /** Everybody may connect: who they are is attested, and decides what they get. */
 const SOCKET_MODE = 0o666;
 const DIRECTORY_MODE = 0o755;
-/** Streams may be many, connections cost a descriptor each (and one for the process behind it). */
-const LIMITS = { maxSessions: 2_048, maxSessionsPerPeer: 128, maxStreamsPerSession: 100, maxMessageBytes: 256 * 1024 };
+/**
+ * Streams may be many, connections cost a descriptor each (and one for the process behind it). Requests are small, and everybody may connect: what
+ * one workload can make the agent hold is 16 MiB (128 KiB for each connection).
+ */
+const LIMITS = {
+  maxSessions: 2_048,
+  maxSessionsPerPeer: 128,
+  maxStreamsPerSession: 100,
+  maxMessageBytes: 256 * 1024,
+  maxHeldBytes: 128 * 1024,
+};
 
 /**
  * New connections of one workload, and of all processes together that are part of none. One that is served takes a fifth of a millisecond of the

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { GRPC_STATUS } from '../../../src/grpc/grpc-error.ts';
 import { encodeMessage } from '../../../src/grpc/message.ts';
 import { frameMessage } from '../../../src/grpc/message-framing.ts';
-import { ECHO, type EchoWorld, echoWorld, REPEAT, SAY, until, WATCH } from './echo-fixture.ts';
+import { ECHO, type EchoWorld, echoWorld, REPEAT, SAY, TALK, until, WATCH } from './echo-fixture.ts';
 
 const HELLO = { text: 'hello', count: 1 };
 const MESSAGE = frameMessage(encodeMessage(ECHO, HELLO));
@@ -128,13 +128,27 @@ describe('a server with hostile clients', () => {
   });
 
   it('holds no more unfinished messages of a connection than it may', async () => {
-    await using world = await echoWorld({ limits: { maxMessageBytes: 10_000, maxUnfinishedBytes: 25_000 } });
+    await using world = await echoWorld({ limits: { maxMessageBytes: 10_000, maxHeldBytes: 25_000 } });
     await using client = await session(world);
     const half = frameMessage(Buffer.alloc(10_000)).subarray(0, 9_000);
     const streams = Array.from({ length: 4 }, () => begin(client, SAY.path));
     for (const stream of streams) stream.write(half);
     const ends = await Promise.race([endOf(streams[2] as ClientHttp2Stream), endOf(streams[3] as ClientHttp2Stream)]);
     assert.equal(ends.grpc, String(GRPC_STATUS.RESOURCE_EXHAUSTED));
+    await serves(world);
+  });
+
+  it('holds no more metadata of a connection than it may, and takes calls again when others have ended', async () => {
+    await using world = await echoWorld({ limits: { maxHeldBytes: 25_000 } });
+    await using client = await session(world);
+    await once(client, 'remoteSettings');
+    const calls = Array.from({ length: 2 }, () => begin(client, TALK.path, { 'x-long': 'x'.repeat(10_000) }));
+    assert.equal((await endOf(begin(client, TALK.path, { 'x-long': 'x'.repeat(10_000) }))).grpc, String(GRPC_STATUS.RESOURCE_EXHAUSTED));
+    calls[0]?.end();
+    assert.equal((await endOf(calls[0] as ClientHttp2Stream)).grpc, String(GRPC_STATUS.OK));
+    const more = begin(client, TALK.path, { 'x-long': 'x'.repeat(10_000) });
+    more.end(MESSAGE);
+    assert.equal((await endOf(more)).grpc, String(GRPC_STATUS.OK));
     await serves(world);
   });
 
