@@ -122,9 +122,8 @@ export class WorkloadGate implements RequestGate {
 
   #authenticate(passage: Passage, policy: ConnectionPolicy, rules: JwtRuleSet, round: number): GateAnswer | Promise<GateAnswer> {
     const { head } = passage;
-    for (const name of rules.outputHeaders) {
-      if (head.header(name).length > 0) (passage.draft ??= new HeaderDraft()).drop(name);
-    }
+    // Whether or not the head has them: it may by a sloppy server's reading (`x_role`), or in its trailers.
+    for (const name of rules.outputHeaders) (passage.draft ??= new HeaderDraft()).drop(name);
     const found = findToken(head, rules);
     if (found === null) return this.#authorise(passage, policy, round);
     if (found === 'several-tokens') return tokenRefusal({ failure: found, authentication: null });
