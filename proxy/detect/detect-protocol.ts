@@ -16,9 +16,8 @@ const KNOWN_METHODS: readonly Buffer[] = ['GET', 'POST', 'PUT', 'HEAD', 'DELETE'
 );
 
 /** What lenient servers take for the space between the parts of a request line: whatever Python's `str.split` does, which `http.server` uses. */
-const IS_SEPARATOR: Uint8Array = Uint8Array.from({ length: 256 }, (_, byte) =>
-  byte !== LF && /\s|[\x1c-\x1f\x85]/.test(String.fromCharCode(byte)) ? 1 : 0,
-);
+const SEPARATORS: ReadonlySet<number> = new Set([0x09, 0x0b, 0x0c, 0x0d, 0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x85, 0xa0]);
+const IS_SEPARATOR: Uint8Array = Uint8Array.from({ length: 256 }, (_, byte) => (SEPARATORS.has(byte) ? 1 : 0));
 const MAX_LEADING_WHITESPACE = 16;
 
 const TLS_HANDSHAKE = 22;
