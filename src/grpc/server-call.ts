@@ -57,6 +57,8 @@ export class ServerCall<Peer> implements Call<Peer>, ByteStreamHandler {
     this.#held = held;
     held.used += metadata.size;
     this.#onClosed = onClosed;
+    // A client that reset its call wants no answer, whatever part of its requests was not read yet; and the stream counts no more.
+    stream.cancelAtOnce = true;
     stream.attach(this);
   }
 

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import http2, { type ClientHttp2Session, type ClientHttp2Stream, type OutgoingHttpHeaders } from 'node:http2';
 import type { Socket } from 'node:net';
 import { describe, it } from 'node:test';
-import { GRPC_STATUS } from '../../../src/grpc/grpc-error.ts';
+import { GRPC_STATUS, type GrpcStatusError } from '../../../src/grpc/grpc-error.ts';
 import { encodeMessage } from '../../../src/grpc/message.ts';
 import { frameMessage } from '../../../src/grpc/message-framing.ts';
 import { ECHO, type EchoWorld, echoWorld, REPEAT, SAY, TALK, until, WATCH } from './echo-fixture.ts';
@@ -215,6 +215,23 @@ describe('a server with hostile clients', () => {
     }
     await closeOf(client);
     await until(() => world.seen.watching === 0, 'the end of its calls');
+    await serves(world);
+  });
+
+  it('ends a call that its client ended and then reset, though its handler has not read all of it', async () => {
+    await using world = await echoWorld();
+    const ends: unknown[] = [];
+    world.server.addBidi({ ...TALK, path: '/test.EchoService/Wait' }, async (_requests, { signal }) => {
+      await once(signal, 'abort');
+      ends.push((signal.reason as GrpcStatusError).status);
+    });
+    await using client = await session(world);
+    const stream = begin(client, '/test.EchoService/Wait');
+    stream.end(MESSAGE);
+    await once(stream, 'finish');
+    stream.close(http2.constants.NGHTTP2_CANCEL);
+    await until(() => ends.length > 0, 'the end of the call');
+    assert.deepEqual(ends, [GRPC_STATUS.CANCELLED]);
     await serves(world);
   });
 
