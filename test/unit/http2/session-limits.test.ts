@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import type { HttpExchange } from '../../../proxy/http-exchange.ts';
+import { ErrorCode } from '../../../src/transport/http2/errors.ts';
 import { CLIENT_PREFACE, FrameFlag, FrameType, writeFrameHeader } from '../../../src/transport/http2/frame.ts';
 import { HpackEncoder } from '../../../src/transport/http2/hpack.ts';
 import { settle, StreamRecorder } from '../../kit/stream-recorder.ts';
@@ -129,6 +133,33 @@ describe('a hostile client of an HTTP/2 session', () => {
     }
     assert.equal(await client.goaway(), -1);
     assert.deepEqual(client.fixture.malformed, []);
+  });
+
+  it('that cancels what waits for the application leaves nothing of it', async () => {
+    setFlagsFromString('--expose-gc');
+    const collectGarbage = runInNewContext('gc') as () => void;
+    const ended: WeakRef<HttpExchange>[] = [];
+    const { client, application } = startSession({
+      application: { maxConcurrentStreams: 1 },
+      session: { onExchange: (exchange) => ended.push(new WeakRef(exchange)) },
+    });
+    application.onRequest = () => {};
+    client.request(get('/endless'), true);
+    await settle();
+    for (let i = 0; i < 100; i++) {
+      const call = client.request(get('/waits'), true);
+      await settle();
+      call.reset(ErrorCode.cancel);
+    }
+    await settle();
+    assert.equal(ended.length, 100);
+    assert.equal(application.arrived.length, 1);
+    const left = (): number => {
+      collectGarbage();
+      return ended.filter((one) => one.deref() !== undefined).length;
+    };
+    for (let turn = 0; turn < 100 && left() > 2; turn++) await new Promise((resolve) => setImmediate(resolve));
+    assert.ok(left() <= 2, `${left()} of 100 are held`);
   });
 
   it('gets no more streams than it may have, and is refused the rest unharmed', async () => {
