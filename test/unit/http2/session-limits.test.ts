@@ -226,6 +226,27 @@ describe('flow control from end to end', () => {
     assert.ok(clientEnd.bytesWritten <= 2 * 16_384 + 1000, `${clientEnd.bytesWritten} bytes left the client`);
   });
 
+  it('interim answers, which no window holds back, do not pile up before a client that does not read', async () => {
+    const client = new RawClient({ downstream: { highWaterMark: 1000 } });
+    const { application, clientEnd } = client.fixture;
+    application.onRequest = () => {};
+    client.headers(1, get('/'));
+    await settle();
+    clientEnd.pause();
+    const hints = [':status', '103', 'link', 'x'.repeat(10_000)];
+    for (let i = 0; i < 500; i++) {
+      application.arrived[0]?.stream.respond(hints);
+      await settle(1);
+    }
+    application.arrived[0]?.stream.respond([':status', '200'], true);
+    await settle();
+    assert.ok(clientEnd.unreadBytes < 50_000, `${clientEnd.unreadBytes} bytes wait for the client`);
+    clientEnd.resume();
+    await settle();
+    // What comes last is there.
+    assert.equal(client.received.bytes().at(-1), 0x88, ':status 200');
+  });
+
   it('streams that are cancelled while they are stuck give back what they held of the connection’s window', async () => {
     const { client, request, application } = startSession({
       limits: { streamWindow: WINDOW, connectionWindow: 2 * WINDOW },
