@@ -1,4 +1,4 @@
-import { CR, IS_TOKEN, LF, SLASH, SPACE, TAB } from '../http1/bytes.ts';
+import { IS_TOKEN, LF, SLASH, SPACE } from '../http1/bytes.ts';
 
 /** What a connection carries, told from its first bytes. `incomplete`: more bytes are needed. */
 export type DetectedProtocol = 'http1' | 'http2' | 'tls' | 'opaque' | 'incomplete';
@@ -15,7 +15,9 @@ const KNOWN_METHODS: readonly Buffer[] = ['GET', 'POST', 'PUT', 'HEAD', 'DELETE'
   Buffer.from(`${method} /`, 'latin1'),
 );
 
-const MAX_METHOD_BYTES = 32;
+/** What lenient servers take for the space between the parts of a request line: whatever Python's `str.split` does, which `http.server` uses. */
+const SEPARATORS: ReadonlySet<number> = new Set([0x09, 0x0b, 0x0c, 0x0d, 0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x85, 0xa0]);
+const IS_SEPARATOR: Uint8Array = Uint8Array.from({ length: 256 }, (_, byte) => (SEPARATORS.has(byte) ? 1 : 0));
 const MAX_LEADING_WHITESPACE = 16;
 
 const TLS_HANDSHAKE = 22;
@@ -26,8 +28,8 @@ const TLS_MAX_RECORD = 16_384 + 2048;
  * Tells the protocol from the bytes received so far. Pure: the caller keeps the bytes and calls again with more. The answer for a prefix
  * is either `incomplete` or the answer for every continuation of it.
  *
- * It leans to `http1`: a first line that some lenient server would read as HTTP (blank lines or spaces first, lower-case method, tabs
- * between the parts) is `http1`, so that the strict parser refuses it; called `opaque`, it would get past per-request policy.
+ * It leans to `http1`: a first line that some lenient server would read as HTTP (blank lines or spaces first, lower-case or endless method,
+ * tabs and the like between the parts) is `http1`, so that the strict parser refuses it; called `opaque`, it would get past per-request policy.
  */
 export function detectProtocol(bytes: Buffer): DetectedProtocol {
   const length = Math.min(bytes.length, DETECT_MAX_BYTES);
@@ -68,21 +70,19 @@ function detectHttp1(bytes: Buffer, length: number): DetectedProtocol {
   }
 
   let at = start;
-  while (at < length && IS_TOKEN[bytes[at] as number] === 1) {
-    at++;
-    if (at - start > MAX_METHOD_BYTES) return 'opaque';
-  }
-  if (at === length) return 'incomplete';
+  while (at < length && IS_TOKEN[bytes[at] as number] === 1) at++;
+  // So long a word is either a method, which the parser refuses, or not HTTP.
+  if (at === length) return length < DETECT_MAX_BYTES ? 'incomplete' : 'http1';
   const separator = bytes[at] as number;
-  if (separator !== SPACE && separator !== TAB) return 'opaque';
+  if (IS_SEPARATOR[separator] === 0) return 'opaque';
 
-  const target = at + 1;
+  const separatorAt = at;
   let previous = separator;
-  for (at = target; at < length; at++) {
+  for (at++; at < length; at++) {
     const byte = bytes[at] as number;
     if (byte === LF) return 'opaque';
-    if (byte < SPACE && byte !== TAB && byte !== CR) return 'opaque';
-    if ((previous === SPACE || previous === TAB) && isVersionLetter(byte)) {
+    if (byte < SPACE && IS_SEPARATOR[byte] === 0) return 'opaque';
+    if (IS_SEPARATOR[previous] === 1 && isVersionLetter(byte)) {
       const matched = commonPrefixIgnoringCase(bytes, at, length, VERSION_PREFIX);
       if (matched === VERSION_PREFIX.length) return 'http1';
       if (at + matched === length && length < DETECT_MAX_BYTES) return 'incomplete';
@@ -91,12 +91,14 @@ function detectHttp1(bytes: Buffer, length: number): DetectedProtocol {
   }
   if (length < DETECT_MAX_BYTES) return 'incomplete';
   // A first line this long is either a request with a huge target, which the parser refuses, or not HTTP.
+  let target = separatorAt + 1;
+  while (target < length && IS_SEPARATOR[bytes[target] as number] === 1) target++;
   const isAbsolute = commonPrefixIgnoringCase(bytes, target, length, ABSOLUTE_PREFIX) === ABSOLUTE_PREFIX.length;
   return bytes[target] === SLASH || isAbsolute ? 'http1' : 'opaque';
 }
 
 function isWhitespace(byte: number): boolean {
-  return byte === CR || byte === LF || byte === SPACE || byte === TAB;
+  return byte === LF || IS_SEPARATOR[byte] === 1;
 }
 
 function isVersionLetter(byte: number): boolean {

@@ -1,3 +1,4 @@
+import { foldedName } from './header-fields.ts';
 import type { HeaderChange, RequestHead } from '../../src/model/request-gate.ts';
 
 /**
@@ -34,13 +35,18 @@ export class ChangedHead implements RequestHead {
   }
 
   header(name: string): readonly string[] {
-    const { remove, set } = this.#change;
-    const kept = remove.includes(name) ? [] : this.#head.header(name);
+    const { set } = this.#change;
+    const kept = this.#isRemoved(name) ? [] : this.#head.header(name);
     return [...kept, ...set.flatMap(([each, value]) => (each === name ? [value] : []))];
   }
 
   headers(): Iterable<readonly [name: string, value: string]> {
-    const { remove, set } = this.#change;
-    return [...[...this.#head.headers()].filter(([name]) => !remove.includes(name)), ...set];
+    return [...[...this.#head.headers()].filter(([name]) => !this.#isRemoved(name)), ...this.#change.set];
+  }
+
+  /** As the codecs do it: whatever the spelling. */
+  #isRemoved(name: string): boolean {
+    const folded = foldedName(name);
+    return this.#change.remove.some((removed) => foldedName(removed) === folded);
   }
 }

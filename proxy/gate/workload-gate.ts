@@ -10,7 +10,6 @@ import { ChangedHead } from './changed-head.ts';
 import { forwardedClient } from './forwarded-for.ts';
 import { GATE_FAILED, plainAnswer } from './gate-answers.ts';
 import { HeaderDraft } from './header-draft.ts';
-import { foldedName } from './header-fields.ts';
 import { distrust, FORWARDED_FOR } from './header-trust.ts';
 import { RequestFacts } from './request-facts.ts';
 import { tokenRefusal } from './token-refusal.ts';
@@ -124,9 +123,8 @@ export class WorkloadGate implements RequestGate {
 
   #authenticate(passage: Passage, policy: ConnectionPolicy, rules: JwtRuleSet, round: number): GateAnswer | Promise<GateAnswer> {
     const { head } = passage;
-    if (rules.outputHeaders.size > 0) {
-      for (const [name] of head.headers()) if (rules.outputHeaders.has(foldedName(name))) (passage.draft ??= new HeaderDraft()).drop(name);
-    }
+    // Whether or not the head has them: it may by a sloppy server's reading (`x_role`), or in its trailers.
+    for (const name of rules.outputHeaders) (passage.draft ??= new HeaderDraft()).drop(name);
     const found = findToken(head, rules);
     if (found === null) return this.#authorise(passage, policy, round);
     if (found === 'several-tokens') return tokenRefusal({ failure: found, authentication: null });

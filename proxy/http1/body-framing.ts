@@ -3,6 +3,7 @@ import type { Http1Limits } from './limits.ts';
 import type { RefusalReason } from './refusal.ts';
 import { CHUNKED_BODY } from './request-head.ts';
 import { UNTIL_CLOSE } from './response-head.ts';
+import { isForbiddenTrailer } from './trailer-names.ts';
 
 /** Result of `advance` for a body that breaks its framing. */
 export const MALFORMED = -1;
@@ -47,38 +48,6 @@ const EQUALS = 0x3d;
 const BACKSLASH = 0x5c;
 const DELETE = 0x7f;
 const LONGEST_NAME = 32;
-
-/**
- * Fields that frame, route, authenticate, or say how content is to be read: never valid in trailers (RFC 9110 section 6.5.1). A server
- * that merges trailers into headers would take them for what policy has seen.
- */
-const FORBIDDEN_TRAILERS: ReadonlySet<string> = new Set([
-  'authorization',
-  'connection',
-  'content-encoding',
-  'content-length',
-  'content-range',
-  'content-type',
-  'cookie',
-  'expect',
-  'forwarded',
-  'host',
-  'http2-settings',
-  'keep-alive',
-  'max-forwards',
-  'proxy-authenticate',
-  'proxy-authentication-info',
-  'proxy-authorization',
-  'proxy-connection',
-  'set-cookie',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-  'www-authenticate',
-]);
-/** Names that say who the client is, by whoever is trusted to say so. */
-const FORBIDDEN_TRAILER_PREFIXES: readonly string[] = ['x-forwarded-', 'x-weft-'];
 
 /**
  * Follows the framing of message bodies: RFC 9112 sections 6 and 7. It says where a body ends and whether it is well-formed; the bytes
@@ -301,6 +270,6 @@ export class BodyFraming {
   #isForbiddenName(): boolean {
     if (this.#name === null) return false;
     const name = String.fromCharCode(...this.#name.subarray(0, Math.min(this.#nameLength, LONGEST_NAME)));
-    return FORBIDDEN_TRAILERS.has(name) || FORBIDDEN_TRAILER_PREFIXES.some((prefix) => name.startsWith(prefix));
+    return isForbiddenTrailer(name);
   }
 }

@@ -128,6 +128,8 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
   /** The request's content-type if it is gRPC. */
   #grpcType: string | null = null;
   #change: HeaderChange | null = null;
+  /** An interim answer went to the client. */
+  #hadInterim = false;
   /** The response is complete as far as the upstream is concerned. */
   #responseEnded = false;
   /** Grows with every question to the gate: only the last one's answer counts. */
@@ -340,6 +342,9 @@ export class Http2Exchange implements ByteStreamHandler, GateRequestHead, HttpEx
     if (this.state !== forwarded) return;
     this.responseBytes += sizeOf(fields);
     if (head.status < 200) {
+      // No window holds them back: of more than one, those that a client does not read are left out.
+      if (this.#hadInterim && this.#down.connection.congested) return;
+      this.#hadInterim = true;
       this.#down.respond(fields);
       return;
     }

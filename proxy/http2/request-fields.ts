@@ -1,5 +1,6 @@
 import type { HeaderChange } from '../../src/model/request-gate.ts';
 import { IS_HOST } from '../http1/bytes.ts';
+import { isForbiddenTrailer } from '../http1/trailer-names.ts';
 import type { HeaderList } from '../../src/transport/http2/hpack.ts';
 import { withoutOuterSpace } from '../../src/transport/http2/message.ts';
 
@@ -13,11 +14,11 @@ export interface RequestFieldFacts {
   pathAt: number;
   /** The value of `host`; '' when there is none. */
   host: string;
-  /** A name begins with `x-forwarded-` or `x-weft-`, `_` for `-` aside. */
+  /** A name begins with `x-forwarded-` or `x-weft-`. */
   hasTrustFields: boolean;
   /** There is a field that is for this proxy, not for the application. */
   hasHopFields: boolean;
-  /** A name that a sloppy server would read as one that frames the message. */
+  /** A name that a sloppy server would read as one that frames the message, or begins with `x-forwarded-` or `x-weft-`. */
   isAmbiguous: boolean;
 }
 
@@ -60,21 +61,22 @@ export function readRequestFields(fields: HeaderList): RequestFieldFacts {
       // Two of them: the first decides how a refusal looks, and nothing else.
       if (facts.contentType === '') facts.contentType = value;
     } else if (name === 'host') facts.host = value;
-    else if (name.includes('_')) readUnusual(name.replaceAll('_', '-'));
-    else if (name.charCodeAt(0) === LETTER_X) readTrust(name);
-    else if ((name.startsWith(HOP_PREFIX) || name === 'http2-settings') && HOP_FIELDS.has(name)) facts.hasHopFields = true;
+    else if (name.includes('_')) {
+      if (isAmbiguousName(name.replaceAll('_', '-'))) facts.isAmbiguous = true;
+    } else if (name.charCodeAt(0) === LETTER_X) {
+      if (isTrustName(name)) facts.hasTrustFields = true;
+    } else if ((name.startsWith(HOP_PREFIX) || name === 'http2-settings') && HOP_FIELDS.has(name)) facts.hasHopFields = true;
   }
   return facts;
 }
 
-function readTrust(name: string): void {
-  if (name.startsWith('x-forwarded-') || name.startsWith('x-weft-')) facts.hasTrustFields = true;
+function isTrustName(name: string): boolean {
+  return name.startsWith('x-forwarded-') || name.startsWith('x-weft-');
 }
 
-/** `folded` is how servers that turn names into variables read a name with an underscore. */
-function readUnusual(folded: string): void {
-  if (FRAMING_FIELDS.has(folded)) facts.isAmbiguous = true;
-  readTrust(folded);
+/** @param folded as servers that turn names into variables read a name with an underscore */
+function isAmbiguousName(folded: string): boolean {
+  return FRAMING_FIELDS.has(folded) || isTrustName(folded);
 }
 
 /** True for `host`, `host:port`, `[IPv6]` or `[IPv6]:port` of the characters that real ones have: no user information, no escapes. */
@@ -148,12 +150,13 @@ export function forwardedFields(fields: HeaderList, change: HeaderChange | null,
   return forwarded;
 }
 
-/** Trailers as the application gets them: what must not be believed in a head is not believed in trailers. */
+/** Trailers as the application gets them: what must not be believed in a head, or has no business there, is not believed in trailers. */
 export function forwardedTrailers(fields: HeaderList, change: HeaderChange | null): HeaderList {
-  if (change === null || change.remove.length === 0) return fields;
   const forwarded: HeaderList = [];
   for (let i = 0; i + 1 < fields.length; i += 2) {
-    if (!isRemoved(fields[i] as string, change)) forwarded.push(fields[i] as string, fields[i + 1] as string);
+    const name = fields[i] as string;
+    if (isForbiddenTrailer(name.replaceAll('_', '-')) || (change !== null && isRemoved(name, change))) continue;
+    forwarded.push(name, fields[i + 1] as string);
   }
   return forwarded;
 }

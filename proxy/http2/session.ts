@@ -251,6 +251,9 @@ export class Http2Session implements ExchangeOwner {
 
   ended(exchange: Http2Exchange): void {
     this.#exchanges.delete(exchange);
+    // An application that takes no more streams may do so for ever, while a client gives up request after request.
+    const at = this.#waiting.indexOf(exchange);
+    if (at !== -1) this.#waiting.splice(at, 1);
     this.#options.onExchange(exchange);
   }
 

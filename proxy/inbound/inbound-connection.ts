@@ -2,7 +2,7 @@ import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.
 import type { ConnectionAttributes, ConnectionPolicy, Decision } from '../../src/model/policy.ts';
 import type { WorkloadEntry } from '../../src/model/snapshot.ts';
 import type { SpiffeId } from '../../src/model/identity.ts';
-import { detectProtocol } from '../detect/detect-protocol.ts';
+import { DETECT_MAX_BYTES, detectProtocol } from '../detect/detect-protocol.ts';
 import type { ExternalAuthorisers } from '../external-authorisation/external-authorisers.ts';
 import { WorkloadGate } from '../gate/workload-gate.ts';
 import type { HttpExchange } from '../http-exchange.ts';
@@ -16,6 +16,7 @@ import type { TokenVerifier } from '../jwt/token-verifier.ts';
 import type { ConnectionRecord } from '../telemetry/connection-record.ts';
 import type { Refusal } from '../telemetry/counter-table.ts';
 import type { MeshView } from '../mesh-view.ts';
+import { FRAME_HEADER_BYTES } from '../../src/transport/http2/frame.ts';
 import { modeDeniedPolicy } from '../policy/mode-decision.ts';
 import { relay } from '../relay.ts';
 import { ProxyError } from '../proxy-error.ts';
@@ -50,8 +51,8 @@ export type InboundState = 'detecting' | 'http' | 'opaque' | 'refused' | 'closed
 /** How long a client may take to show its protocol once it has begun to speak, or at all when the answer can only be a refusal. */
 export const DETECTION_TIMEOUT_MS = 5_000;
 /**
- * The same where no request could be refused, and the protocol is but a word in the log: text without a line's end, which may be the
- * beginning of a request, goes on to the application after this.
+ * The same where no request could be refused: text without a line's end, which may be the beginning of a request, goes on to the application
+ * after this, and is cut if it turns out to be one.
  */
 const UNDECIDED_TEXT_MS = 200;
 /**
@@ -63,6 +64,7 @@ export const SILENCE_TIMEOUT_MS = 30_000;
 const LINGER_MS = 1_000;
 /** A server that says more than this before its client spoke waits. */
 const MAX_SERVER_FIRST_BYTES = 65_536;
+const NO_BYTES = Buffer.alloc(0);
 /** First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). */
 const TLS_HANDSHAKE = 0x16;
 
@@ -71,6 +73,7 @@ function refusal(reason: string): Decision {
 }
 const NOT_AS_DECLARED = refusal('not the protocol that the Service declares');
 const ANSWER_FIRST = refusal('the application answered before there was an HTTP/1 request');
+const TOO_SLOW = refusal('an HTTP request whose first line came too slowly');
 const SILENT_CLIENT = refusal('the application speaks HTTP/2, and the client did not speak in time');
 
 const FORWARDED: Record<InboundState, readonly InboundState[]> = {
@@ -104,6 +107,8 @@ export class InboundConnection {
   #decision: Decision | null;
   /** Relayed as bytes although it began as HTTP may: for as long as no request could be refused. */
   #mayBeHttp = false;
+  /** What such a client has said, until it is clear that it is not HTTP. */
+  #undecided: Buffer | null = null;
 
   /**
    * @param upstream towards the application; null when the policy's scope is 'deny', so that nothing can reach it
@@ -162,7 +167,9 @@ export class InboundConnection {
   }
 
   #startTimer(): void {
-    const patience = this.#policy.scope === 'allow' ? UNDECIDED_TEXT_MS : DETECTION_TIMEOUT_MS;
+    // What has the whole head of a SETTINGS frame is HTTP/2 almost surely, and its client may be far away.
+    const isDoubtful = this.#serverSaid === null || this.#serverSaid.length < FRAME_HEADER_BYTES;
+    const patience = this.#policy.scope === 'allow' && isDoubtful ? UNDECIDED_TEXT_MS : DETECTION_TIMEOUT_MS;
     this.#timer ??= setTimeout(() => this.#undetected(), patience).unref();
   }
 
@@ -177,11 +184,11 @@ export class InboundConnection {
     if (this.#serverSaid !== null && this.#policy.scope !== 'allow') {
       this.#decision = SILENT_CLIENT;
       this.#refuse('timeout');
-    } else if (seen === null || seen[0] === TLS_HANDSHAKE) this.#becomeOpaque('tcp', { clientEnded });
+    } else if ((seen === null && this.#serverSaid === null) || seen?.[0] === TLS_HANDSHAKE) this.#becomeOpaque('tcp', { clientEnded });
     else if (this.#policy.scope === 'allow') {
       this.#mayBeHttp = true;
       this.#becomeOpaque('tcp', { clientEnded });
-    } else if (clientEnded) this.#refuse('other');
+    } else if (clientEnded || seen === null) this.#refuse('other');
     else this.#becomeHttp(seen);
   }
 
@@ -302,11 +309,28 @@ export class InboundConnection {
     this.#seen = null;
     const fromServer = this.#serverSaid;
     this.#serverSaid = null;
-    relay(this.arrival.stream, upstream, (error) => this.#close(error));
+    this.#undecided = this.#mayBeHttp ? (seen ?? NO_BYTES) : null;
+    const watch = this.#undecided === null ? null : (chunk: Buffer): boolean => this.#isStillNotHttp(chunk);
+    relay(this.arrival.stream, upstream, (error) => this.#close(error), watch);
     if (seen !== null && !upstream.write(seen)) this.arrival.stream.pause();
     if (fromServer !== null && !this.arrival.stream.write(fromServer)) upstream.pause();
     if (before.clientEnded) upstream.end();
     if (before.serverEnded) this.arrival.stream.end();
+  }
+
+  /**
+   * A request that begins slowly must not bring headers past the gate, which takes out those that only the mesh may write: it is cut where
+   * its first line shows what it is.
+   */
+  #isStillNotHttp(chunk: Buffer): boolean {
+    if (this.#undecided === null) return true;
+    const seen = Buffer.concat([this.#undecided, chunk.subarray(0, DETECT_MAX_BYTES)]);
+    const protocol = detectProtocol(seen);
+    this.#undecided = protocol === 'incomplete' ? seen : null;
+    if (protocol !== 'http1' && protocol !== 'http2') return true;
+    this.#decision = TOO_SLOW;
+    this.#refuse('timeout');
+    return false;
   }
 
   /** An orderly end, as an idle connection may have at any time: a pool that opened it ahead makes another one. */

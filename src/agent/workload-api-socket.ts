@@ -18,13 +18,16 @@ import { type AttestedCaller, WorkloadAttestor } from './workload-attestor.ts';
 /** Everybody may connect: who they are is attested, and decides what they get. */
 const SOCKET_MODE = 0o666;
 const DIRECTORY_MODE = 0o755;
-/** Streams may be many, connections cost a descriptor each (and one for the process behind it). */
+/**
+ * Streams may be many, connections cost a descriptor each (and one for the process behind it). Requests are small, and everybody may connect: what
+ * one workload can make the agent hold is 16 MiB (128 KiB for each connection).
+ */
 const LIMITS = {
   maxSessions: 2_048,
   maxSessionsPerPeer: 128,
   maxStreamsPerSession: 100,
   maxMessageBytes: 256 * 1024,
-  maxUnfinishedBytes: 256 * 1024,
+  maxHeldBytes: 128 * 1024,
 };
 
 /**

@@ -15,12 +15,16 @@ export function frameMessage(message: Uint8Array): Buffer {
   return frame;
 }
 
+const NO_BYTES = Buffer.alloc(0);
+const MIN_HELD_BYTES = 256;
+
 /**
- * Puts messages together from chunks that are cut anywhere. It holds one unfinished message at most, and no more of it than has arrived.
+ * Puts messages together from chunks that are cut anywhere. It holds one unfinished message at most, in memory of its own of at most twice what has
+ * arrived of it: a view would keep the whole read alive that its bytes came in, and a client may send one byte in each.
  */
 export class MessageFraming {
   readonly #maxMessageBytes: number;
-  #chunks: Buffer[] = [];
+  #held: Buffer = NO_BYTES;
   #size = 0;
   /** Of the frame that is being read, with its header; unknown before the header is there. */
   #frameBytes: number | null = null;
@@ -39,25 +43,40 @@ export class MessageFraming {
    * @throws GrpcStatusError RESOURCE_EXHAUSTED for a message that is too long, UNIMPLEMENTED for a compressed one
    */
   *push(chunk: Buffer): Generator<Buffer> {
-    this.#chunks.push(chunk);
-    this.#size += chunk.length;
+    const isContinued = this.#size > 0;
+    if (isContinued) this.#hold(chunk);
+    const bytes = isContinued ? this.#held.subarray(0, this.#size) : chunk;
+    let start = 0;
     for (;;) {
-      this.#frameBytes ??= this.#readHeader();
-      if (this.#frameBytes === null || this.#size < this.#frameBytes) return;
-      const bytes = this.#joined();
-      const message = bytes.subarray(FRAME_HEADER_BYTES, this.#frameBytes);
-      this.#chunks = [bytes.subarray(this.#frameBytes)];
-      this.#size -= this.#frameBytes;
+      this.#frameBytes ??= this.#readHeader(bytes, start);
+      if (this.#frameBytes === null || bytes.length - start < this.#frameBytes) break;
+      const message = bytes.subarray(start + FRAME_HEADER_BYTES, start + this.#frameBytes);
+      start += this.#frameBytes;
       this.#frameBytes = null;
       yield message;
     }
+    if (isContinued && start === 0) return;
+    // What was held is of messages that are somebody else's now.
+    this.#held = NO_BYTES;
+    this.#size = 0;
+    if (start < bytes.length) this.#hold(bytes.subarray(start));
   }
 
-  #readHeader(): number | null {
-    if (this.#size < FRAME_HEADER_BYTES) return null;
-    const bytes = this.#joined();
-    if (bytes[0] !== 0) throw new GrpcStatusError(GRPC_STATUS.UNIMPLEMENTED, 'compressed messages are not supported');
-    const length = bytes.readUInt32BE(1);
+  #hold(chunk: Buffer): void {
+    const size = this.#size + chunk.length;
+    if (size > this.#held.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(size, this.#held.length * 2, MIN_HELD_BYTES));
+      this.#held.copy(grown, 0, 0, this.#size);
+      this.#held = grown;
+    }
+    chunk.copy(this.#held, this.#size);
+    this.#size = size;
+  }
+
+  #readHeader(bytes: Buffer, start: number): number | null {
+    if (bytes.length - start < FRAME_HEADER_BYTES) return null;
+    if (bytes[start] !== 0) throw new GrpcStatusError(GRPC_STATUS.UNIMPLEMENTED, 'compressed messages are not supported');
+    const length = bytes.readUInt32BE(start + 1);
     if (length > this.#maxMessageBytes) {
       throw new GrpcStatusError(
         GRPC_STATUS.RESOURCE_EXHAUSTED,
@@ -65,12 +84,5 @@ export class MessageFraming {
       );
     }
     return FRAME_HEADER_BYTES + length;
-  }
-
-  #joined(): Buffer {
-    const [only] = this.#chunks;
-    const bytes = this.#chunks.length === 1 && only !== undefined ? only : Buffer.concat(this.#chunks);
-    this.#chunks = [bytes];
-    return bytes;
   }
 }

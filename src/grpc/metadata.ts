@@ -12,9 +12,14 @@ const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
 export class Metadata {
   /** Names and values by turns. */
   readonly #fields: readonly string[];
+  /** As HTTP/2 counts a header list: 32 bytes for each field beside its text (RFC 9113 section 6.5.2). */
+  readonly size: number;
 
   constructor(rawHeaders: readonly string[]) {
     this.#fields = rawHeaders;
+    let size = rawHeaders.length * 16;
+    for (const text of rawHeaders) size += text.length;
+    this.size = size;
   }
 
   /** The value of a field that is there exactly once; null when it is not there, or several times. */

@@ -18,8 +18,8 @@ export interface Call<Peer> {
 
 const ANSWER_FIELDS = [':status', '200', 'content-type', 'application/grpc', 'grpc-accept-encoding', 'identity'];
 
-/** Bytes of messages that are not complete, of all calls of one session. */
-export interface UnfinishedBytes {
+/** Bytes of messages that are not complete, and of metadata, of all calls of one session. */
+export interface HeldBytes {
   used: number;
 }
 
@@ -32,7 +32,7 @@ export class ServerCall<Peer> implements Call<Peer>, ByteStreamHandler {
   readonly metadata: Metadata;
   readonly #stream: Http2Stream;
   readonly #limits: GrpcServerLimits;
-  readonly #unfinished: UnfinishedBytes;
+  readonly #held: HeldBytes;
   #ended: GrpcStatusError | 'by handler' | null = null;
   // Made when somebody looks at it: most of ten thousand idle streams share their handler's.
   #controller: AbortController | null = null;
@@ -49,20 +49,16 @@ export class ServerCall<Peer> implements Call<Peer>, ByteStreamHandler {
   #waiters: (() => void)[] = [];
 
   /** @param onClosed called when the stream is over, however it ended */
-  constructor(
-    stream: Http2Stream,
-    metadata: Metadata,
-    peer: Peer,
-    limits: GrpcServerLimits,
-    unfinished: UnfinishedBytes,
-    onClosed: () => void,
-  ) {
+  constructor(stream: Http2Stream, metadata: Metadata, peer: Peer, limits: GrpcServerLimits, held: HeldBytes, onClosed: () => void) {
     this.peer = peer;
     this.metadata = metadata;
     this.#stream = stream;
     this.#limits = limits;
-    this.#unfinished = unfinished;
+    this.#held = held;
+    held.used += metadata.size;
     this.#onClosed = onClosed;
+    // A client that reset its call wants no answer, whatever part of its requests was not read yet; and the stream counts no more.
+    stream.cancelAtOnce = true;
     stream.attach(this);
   }
 
@@ -85,6 +81,7 @@ export class ServerCall<Peer> implements Call<Peer>, ByteStreamHandler {
 
   onClose(): void {
     this.#closed = true;
+    this.#held.used -= this.metadata.size;
     if (this.#deadline !== null) clearTimeout(this.#deadline);
     if (this.#ending !== null) clearTimeout(this.#ending);
     this.cancel(new GrpcStatusError(GRPC_STATUS.CANCELLED, 'the client is gone'));
@@ -162,10 +159,10 @@ export class ServerCall<Peer> implements Call<Peer>, ByteStreamHandler {
     const framing = new MessageFraming(this.#limits.maxMessageBytes);
     let counted = 0;
     const count = (): void => {
-      this.#unfinished.used += framing.pending - counted;
+      this.#held.used += framing.pending - counted;
       counted = framing.pending;
-      if (this.#unfinished.used > this.#limits.maxUnfinishedBytes) {
-        throw new GrpcStatusError(GRPC_STATUS.RESOURCE_EXHAUSTED, 'too many unfinished messages on this connection');
+      if (this.#held.used > this.#limits.maxHeldBytes) {
+        throw new GrpcStatusError(GRPC_STATUS.RESOURCE_EXHAUSTED, 'too many unfinished messages on this connection, or too much metadata');
       }
     };
     try {
@@ -174,7 +171,7 @@ export class ServerCall<Peer> implements Call<Peer>, ByteStreamHandler {
         count();
       }
     } finally {
-      this.#unfinished.used -= counted;
+      this.#held.used -= counted;
     }
     if (framing.pending > 0) throw new GrpcStatusError(GRPC_STATUS.INTERNAL, 'the last message is cut');
   }

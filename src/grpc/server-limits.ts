@@ -2,8 +2,8 @@
 export interface GrpcServerLimits {
   /** Of one message, either way. */
   readonly maxMessageBytes: number;
-  /** Of messages of one session that have begun and are not complete, together. */
-  readonly maxUnfinishedBytes: number;
+  /** Of messages of one session that have begun and are not complete, and of the metadata of its open calls, together. */
+  readonly maxHeldBytes: number;
   readonly maxSessions: number;
   readonly maxSessionsPerPeer: number;
   readonly maxStreamsPerSession: number;
@@ -27,7 +27,7 @@ export interface GrpcServerLimits {
 
 export const DEFAULT_GRPC_SERVER_LIMITS: GrpcServerLimits = {
   maxMessageBytes: 256 * 1024,
-  maxUnfinishedBytes: 1024 * 1024,
+  maxHeldBytes: 1024 * 1024,
   maxSessions: 1024,
   maxSessionsPerPeer: 32,
   maxStreamsPerSession: 100,

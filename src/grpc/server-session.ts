@@ -7,7 +7,7 @@ import { SocketByteStream } from '../transport/socket-stream.ts';
 import { GRPC_STATUS, GrpcStatusError } from './grpc-error.ts';
 import { GRPC_CONTENT_TYPE } from './message-framing.ts';
 import { Metadata } from './metadata.ts';
-import { ServerCall, type UnfinishedBytes } from './server-call.ts';
+import { type HeldBytes, ServerCall } from './server-call.ts';
 import type { GrpcServerLimits } from './server-limits.ts';
 import type { MethodKind } from './service.ts';
 import { parseTimeout } from './timeout.ts';
@@ -45,7 +45,7 @@ export class ServerSession<Peer> {
   readonly #options: ServerSessionOptions<Peer>;
   readonly #connection: Http2Connection;
   readonly #calls = new Map<ServerCall<Peer>, MethodKind>();
-  readonly #unfinished: UnfinishedBytes = { used: 0 };
+  readonly #held: HeldBytes = { used: 0 };
   #state: 'open' | 'draining' | 'closed' = 'open';
   /** When it began, or its last stream ended. */
   #idleSince: number = performance.now();
@@ -111,10 +111,13 @@ export class ServerSession<Peer> {
     if (head.method !== 'POST') return refuse(stream, 405);
     if (!GRPC_CONTENT_TYPE.test(fieldValue(fields, 'content-type') ?? '')) return refuse(stream, 415);
 
-    const call = new ServerCall(stream, new Metadata(fields), peer, limits, this.#unfinished, () => {
+    const call = new ServerCall(stream, new Metadata(fields), peer, limits, this.#held, () => {
       this.#calls.delete(call);
       this.#idleSince = performance.now();
     });
+    if (this.#held.used > limits.maxHeldBytes) {
+      return call.end(new GrpcStatusError(GRPC_STATUS.RESOURCE_EXHAUSTED, 'too much metadata in the calls of this connection'));
+    }
     const method = methods.get(head.path);
     if (method === undefined) return call.end(new GrpcStatusError(GRPC_STATUS.UNIMPLEMENTED, 'there is no such method'));
     const encoding = fieldValue(fields, 'grpc-encoding');

@@ -535,6 +535,11 @@ export class Http2Connection implements FrameSink, ByteStreamHandler {
   /** @internal A stream reached `closed`. */
   forget(stream: Http2Stream): void {
     if (!this.#streams.delete(stream.id)) return;
+    // Its turn may never come: a peer may keep the connection's window shut, and reset stream after stream.
+    if (stream.queued) {
+      stream.queued = false;
+      this.#ready.splice(this.#ready.indexOf(stream), 1);
+    }
     this.#handler.onStreamClosed?.();
     if (this.#state === 'draining' || this.#goawayReceived) this.#finishIfIdle();
   }

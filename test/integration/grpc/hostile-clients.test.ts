@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import http2, { type ClientHttp2Session, type ClientHttp2Stream, type OutgoingHttpHeaders } from 'node:http2';
 import type { Socket } from 'node:net';
 import { describe, it } from 'node:test';
-import { GRPC_STATUS } from '../../../src/grpc/grpc-error.ts';
+import { GRPC_STATUS, type GrpcStatusError } from '../../../src/grpc/grpc-error.ts';
 import { encodeMessage } from '../../../src/grpc/message.ts';
 import { frameMessage } from '../../../src/grpc/message-framing.ts';
-import { ECHO, type EchoWorld, echoWorld, REPEAT, SAY, until, WATCH } from './echo-fixture.ts';
+import { ECHO, type EchoWorld, echoWorld, REPEAT, SAY, TALK, until, WATCH } from './echo-fixture.ts';
 
 const HELLO = { text: 'hello', count: 1 };
 const MESSAGE = frameMessage(encodeMessage(ECHO, HELLO));
@@ -128,13 +128,27 @@ describe('a server with hostile clients', () => {
   });
 
   it('holds no more unfinished messages of a connection than it may', async () => {
-    await using world = await echoWorld({ limits: { maxMessageBytes: 10_000, maxUnfinishedBytes: 25_000 } });
+    await using world = await echoWorld({ limits: { maxMessageBytes: 10_000, maxHeldBytes: 25_000 } });
     await using client = await session(world);
     const half = frameMessage(Buffer.alloc(10_000)).subarray(0, 9_000);
     const streams = Array.from({ length: 4 }, () => begin(client, SAY.path));
     for (const stream of streams) stream.write(half);
     const ends = await Promise.race([endOf(streams[2] as ClientHttp2Stream), endOf(streams[3] as ClientHttp2Stream)]);
     assert.equal(ends.grpc, String(GRPC_STATUS.RESOURCE_EXHAUSTED));
+    await serves(world);
+  });
+
+  it('holds no more metadata of a connection than it may, and takes calls again when others have ended', async () => {
+    await using world = await echoWorld({ limits: { maxHeldBytes: 25_000 } });
+    await using client = await session(world);
+    await once(client, 'remoteSettings');
+    const calls = Array.from({ length: 2 }, () => begin(client, TALK.path, { 'x-long': 'x'.repeat(10_000) }));
+    assert.equal((await endOf(begin(client, TALK.path, { 'x-long': 'x'.repeat(10_000) }))).grpc, String(GRPC_STATUS.RESOURCE_EXHAUSTED));
+    calls[0]?.end();
+    assert.equal((await endOf(calls[0] as ClientHttp2Stream)).grpc, String(GRPC_STATUS.OK));
+    const more = begin(client, TALK.path, { 'x-long': 'x'.repeat(10_000) });
+    more.end(MESSAGE);
+    assert.equal((await endOf(more)).grpc, String(GRPC_STATUS.OK));
     await serves(world);
   });
 
@@ -201,6 +215,23 @@ describe('a server with hostile clients', () => {
     }
     await closeOf(client);
     await until(() => world.seen.watching === 0, 'the end of its calls');
+    await serves(world);
+  });
+
+  it('ends a call that its client ended and then reset, though its handler has not read all of it', async () => {
+    await using world = await echoWorld();
+    const ends: unknown[] = [];
+    world.server.addBidi({ ...TALK, path: '/test.EchoService/Wait' }, async (_requests, { signal }) => {
+      await once(signal, 'abort');
+      ends.push((signal.reason as GrpcStatusError).status);
+    });
+    await using client = await session(world);
+    const stream = begin(client, '/test.EchoService/Wait');
+    stream.end(MESSAGE);
+    await once(stream, 'finish');
+    stream.close(http2.constants.NGHTTP2_CANCEL);
+    await until(() => ends.length > 0, 'the end of the call');
+    assert.deepEqual(ends, [GRPC_STATUS.CANCELLED]);
     await serves(world);
   });
 

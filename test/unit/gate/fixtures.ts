@@ -1,3 +1,4 @@
+import { ChangedHead } from '../../../proxy/gate/changed-head.ts';
 import { workloadIdentity } from '../../../src/model/identity.ts';
 import type {
   ConnectionAttributes,
@@ -123,6 +124,5 @@ export function authorisers(answer: Partial<Authorisation> | (() => Promise<Auth
 
 /** The headers that the application gets. */
 export function forwarded(request: RequestHead, answer: GateAnswer): (readonly [string, string])[] {
-  const { remove = [], set = [] } = answer.change ?? {};
-  return [...[...request.headers()].filter(([name]) => !remove.includes(name)), ...set];
+  return answer.change === null ? [...request.headers()] : [...new ChangedHead(request, answer.change).headers()];
 }

@@ -225,6 +225,12 @@ describe('header trust', () => {
     const answer = await gate({ authentications: [{ name: 'shop/jwt', rules: [rule] }] }).ask(request);
     assert.deepEqual(forwarded(request, answer), [['a', 'b']]);
   });
+
+  it('removes them as sloppy servers read them, and from trailers, which no gate sees', async () => {
+    const rule = jwtRule({ outputClaimToHeaders: [{ header: 'X-Role', claim: 'role' }] });
+    const answer = await gate({ authentications: [{ name: 'shop/jwt', rules: [rule] }] }).ask(head([['x_role', 'admin']]));
+    assert.deepEqual(answer.change?.remove, ['x-role']);
+  });
 });
 
 describe('authentication', () => {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { GRPC_STATUS, GrpcStatusError } from '../../../src/grpc/grpc-error.ts';
 import { decodeBinary, encodeBinary, Metadata } from '../../../src/grpc/metadata.ts';
@@ -27,6 +29,27 @@ describe('framing', () => {
         },
       ),
     );
+  });
+
+  it('holds the bytes of an unfinished message, not the reads that they came in', async () => {
+    setFlagsFromString('--expose-gc');
+    const collectGarbage = runInNewContext('gc') as () => void;
+    const held = (): number => {
+      collectGarbage();
+      return process.memoryUsage().arrayBuffers;
+    };
+    const framing = new MessageFraming(1 << 20);
+    framing.push(frameMessage(Buffer.alloc(1 << 20)).subarray(0, 5)).next();
+    const before = held();
+    for (let i = 0; i < 512; i++) framing.push(Buffer.allocUnsafeSlow(65_536).subarray(0, 1)).next();
+    let grown = held() - before;
+    // What the collector found is given back in the background.
+    for (let turn = 0; turn < 100 && grown >= 1 << 20; turn++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      grown = held() - before;
+    }
+    assert.equal(framing.pending, 517);
+    assert.ok(grown < 1 << 20, `${grown} bytes are held for 517`);
   });
 
   it('refuses by the header, before the message is there', () => {

@@ -228,16 +228,34 @@ describe('a server that speaks first', () => {
     assert.equal(world.connection.state, 'opaque');
   });
 
-  it('is relayed after a while where it began as HTTP/2 does and nobody could be refused', async () => {
-    const world = arrive(viewOf(null));
-    const client = new StreamRecorder(world.clientEnd);
+  it('is relayed after a while where it began as HTTP/2 does and nobody could be refused', async (context) => {
     const settings = Buffer.from('000000040000000000', 'hex').latin1Slice();
-    const server = new StreamRecorder(world.applicationEnd);
-    server.send(settings.slice(0, 5));
-    server.send(settings.slice(5));
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    assert.equal(client.text(), settings);
-    assert.equal(world.connection.state, 'opaque');
+    for (const [said, wait] of [
+      [settings.slice(0, 5), 200],
+      [settings, 5_000],
+    ] as const) {
+      context.mock.timers.enable({ apis: ['setTimeout'] });
+      const world = arrive(viewOf(null));
+      const client = new StreamRecorder(world.clientEnd);
+      const server = new StreamRecorder(world.applicationEnd);
+      server.send(said.slice(0, 3));
+      server.send(said.slice(3));
+      await settle();
+      context.mock.timers.tick(wait - 1);
+      assert.equal(world.connection.state, 'detecting');
+      context.mock.timers.tick(1);
+      await settle();
+      assert.equal(client.text(), said);
+      assert.equal(world.connection.state, 'opaque');
+      // HTTP/2 that comes now would bring its heads past the gate.
+      client.send('PRI * HTTP/2.0\r\n\r\n');
+      await settle();
+      client.send('SM\r\n\r\nforged');
+      await settle();
+      assert.equal(world.connection.state, 'closed');
+      assert.doesNotMatch(server.text(), /forged/);
+      context.mock.timers.reset();
+    }
   });
 
   it('may begin as HTTP/2 does, and its client speak something else', async () => {

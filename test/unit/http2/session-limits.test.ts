@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import type { HttpExchange } from '../../../proxy/http-exchange.ts';
+import { ErrorCode } from '../../../src/transport/http2/errors.ts';
 import { CLIENT_PREFACE, FrameFlag, FrameType, writeFrameHeader } from '../../../src/transport/http2/frame.ts';
 import { HpackEncoder } from '../../../src/transport/http2/hpack.ts';
 import { settle, StreamRecorder } from '../../kit/stream-recorder.ts';
@@ -50,6 +54,19 @@ class RawClient {
 }
 
 const ENHANCE_YOUR_CALM = 11;
+
+/** A hundred exchanges have ended, and nobody holds them; one or two may still be on the stack. */
+async function assertCollected(ended: readonly WeakRef<HttpExchange>[]): Promise<void> {
+  setFlagsFromString('--expose-gc');
+  const collectGarbage = runInNewContext('gc') as () => void;
+  assert.equal(ended.length, 100);
+  const left = (): number => {
+    collectGarbage();
+    return ended.filter((one) => one.deref() !== undefined).length;
+  };
+  for (let turn = 0; turn < 100 && left() > 2; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(left() <= 2, `${left()} of 100 are held`);
+}
 
 describe('a hostile client of an HTTP/2 session', () => {
   it('that opens streams only to reset them is stopped, and the application with it', async () => {
@@ -131,6 +148,43 @@ describe('a hostile client of an HTTP/2 session', () => {
     assert.deepEqual(client.fixture.malformed, []);
   });
 
+  it('that cancels what waits for the application leaves nothing of it', async () => {
+    const ended: WeakRef<HttpExchange>[] = [];
+    const { client, application } = startSession({
+      application: { maxConcurrentStreams: 1 },
+      session: { onExchange: (exchange) => ended.push(new WeakRef(exchange)) },
+    });
+    application.onRequest = () => {};
+    client.request(get('/endless'), true);
+    await settle();
+    for (let i = 0; i < 100; i++) {
+      const call = client.request(get('/waits'), true);
+      await settle();
+      call.reset(ErrorCode.cancel);
+    }
+    await settle();
+    assert.equal(application.arrived.length, 1);
+    await assertCollected(ended);
+  });
+
+  it('that cancels answers which its connection’s window keeps back leaves nothing of them', async () => {
+    const ended: WeakRef<HttpExchange>[] = [];
+    const client = new RawClient({ session: { onExchange: (exchange) => ended.push(new WeakRef(exchange)) } });
+    // Its streams have a window each, and all of them 65,535 bytes together.
+    client.frame(FrameType.settings, 0, 0, Buffer.from('00047fffffff', 'hex'));
+    client.fixture.application.onRequest = ({ stream }) => {
+      stream.respond([':status', '200']);
+      stream.write(Buffer.alloc(70_000));
+    };
+    for (let i = 0; i <= 100; i++) {
+      client.headers(1 + 2 * i, get('/'));
+      await settle();
+      if (i > 0) client.frame(FrameType.resetStream, 0, 1 + 2 * i, Buffer.from([0, 0, 0, 8]));
+    }
+    await settle();
+    await assertCollected(ended);
+  });
+
   it('gets no more streams than it may have, and is refused the rest unharmed', async () => {
     const { request, client, application } = startSession({ limits: { concurrentStreams: 3 }, client: { maxOpenStreams: 5 } });
     application.onRequest = () => {};
@@ -170,6 +224,27 @@ describe('flow control from end to end', () => {
     for (let i = 0; i < 16; i++) upload.write(Buffer.alloc(16_384));
     await settle(30);
     assert.ok(clientEnd.bytesWritten <= 2 * 16_384 + 1000, `${clientEnd.bytesWritten} bytes left the client`);
+  });
+
+  it('interim answers, which no window holds back, do not pile up before a client that does not read', async () => {
+    const client = new RawClient({ downstream: { highWaterMark: 1000 } });
+    const { application, clientEnd } = client.fixture;
+    application.onRequest = () => {};
+    client.headers(1, get('/'));
+    await settle();
+    clientEnd.pause();
+    const hints = [':status', '103', 'link', 'x'.repeat(10_000)];
+    for (let i = 0; i < 500; i++) {
+      application.arrived[0]?.stream.respond(hints);
+      await settle(1);
+    }
+    application.arrived[0]?.stream.respond([':status', '200'], true);
+    await settle();
+    assert.ok(clientEnd.unreadBytes < 50_000, `${clientEnd.unreadBytes} bytes wait for the client`);
+    clientEnd.resume();
+    await settle();
+    // What comes last is there.
+    assert.equal(client.received.bytes().at(-1), 0x88, ':status 200');
   });
 
   it('streams that are cancelled while they are stuck give back what they held of the connection’s window', async () => {

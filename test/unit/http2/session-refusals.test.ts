@@ -116,6 +116,8 @@ const REFUSED: Readonly<Record<string, readonly [status: string, reason: string,
   'a fragment': ['400', 'bad-path', get('/a#b')],
   'a byte that is not ASCII': ['400', 'bad-path', get('/\u00e4')],
   'a name that frames the message for a sloppy server': ['400', 'ambiguous-field-name', get('/', 'content_length', '5')],
+  'a name that speaks for the mesh to a sloppy server': ['400', 'ambiguous-field-name', get('/', 'x_forwarded_client_cert', 'By=a')],
+  'such a name with one dash': ['400', 'ambiguous-field-name', get('/', 'x-weft_peer', 'a')],
   'a very long path': ['414', 'target-too-long', get(`/${'a'.repeat(8192)}`)],
 };
 
@@ -384,7 +386,7 @@ describe('headers that the gate changes', () => {
           ],
         },
       });
-    const call = client.request(post('/', 'x-forwarded-for', '1.1.1.1', 'x_forwarded_for', '2.2.2.2', 'x-user', 'root', 'x-keep', '1'));
+    const call = client.request(post('/', 'x-forwarded-for', '1.1.1.1', 'x-user', 'root', 'x_user', 'toor', 'x-keep', '1'));
     const reader = new Recorder(call);
     call.resume();
     call.endWithTrailers(['x-user', 'root', 'x-sum', '3']);

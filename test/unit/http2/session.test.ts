@@ -60,6 +60,29 @@ describe('a request through an HTTP/2 session', () => {
     assert.equal(ended, true);
   });
 
+  it('does not carry what a server that merges trailers into the head would take for what policy saw', async () => {
+    const { client, application } = startSession();
+    const call = client.request(post('/'));
+    const reader = new Recorder(call);
+    call.resume();
+    call.endWithTrailers([
+      'x-checksum',
+      '12',
+      'authorization',
+      'Bearer a',
+      'cookie',
+      'a=b',
+      'x-forwarded-client-cert',
+      'By=a',
+      'x_weft_peer',
+      'a',
+      'content_type',
+      'text/plain',
+    ]);
+    await reader.closed();
+    assert.deepEqual(application.arrived[0]?.trailers, ['x-checksum', '12']);
+  });
+
   it('carries trailers both ways', async () => {
     const { client, request, application, exchanges } = startSession();
     application.onRequest = ({ stream, body }) => {
@@ -206,7 +229,7 @@ describe('a request through an HTTP/2 session', () => {
     ]);
     assert.ok(application.arrived[0]?.fields.includes('Shop:80'));
     seen.length = 0;
-    await request(get('/', 'x_forwarded_for', '1.1.1.1')).done();
+    await request(get('/', 'x-forwarded-for', '1.1.1.1')).done();
     assert.deepEqual([seen[1], seen[6]], [['shop'], true]);
   });
 });

@@ -185,3 +185,43 @@ describe('a client that says nothing', () => {
     assert.equal(connection.state, 'http');
   });
 });
+
+describe('text that may become HTTP, where bytes of any protocol are allowed', () => {
+  it('goes on to the application after a moment, whatever it turns out to be', async (context) => {
+    const pass = mockTime(context);
+    const { connection, client, server } = arrive([]);
+    client.send('LOGIN ');
+    await settle();
+    await pass(200);
+    assert.equal(connection.state, 'opaque');
+    client.send('alice ');
+    client.send('secret\r\n');
+    client.send('GET / HTTP/1.1\r\n');
+    await pass(0);
+    assert.equal(server.text(), 'LOGIN alice secret\r\nGET / HTTP/1.1\r\n');
+  });
+
+  it('is cut when it is HTTP, before a header that no gate has seen reaches the application', async (context) => {
+    for (const parts of [
+      ['GET', ' /', ' HTTP/1.1\r\nx-forwarded-client-cert: By=forged\r\n\r\n'],
+      ['\r\n', 'GET / HTTP/1.1\r\nx-weft-peer: forged\r\n\r\n'],
+      ['LOCK /a', 'b ', 'HT', 'TP/1.1\r\nx-weft-peer: forged\r\n\r\n'],
+      ['PRI * HTTP/2.0\r\n', '\r\nSM\r\n\r\nforged'],
+    ]) {
+      await context.test(JSON.stringify(parts), async (inner) => {
+        const pass = mockTime(inner);
+        const { connection, client, server, refused } = arrive([]);
+        client.send(parts[0] as string);
+        await settle();
+        await pass(200);
+        assert.equal(connection.state, 'opaque');
+        for (const part of parts.slice(1)) client.send(part);
+        await pass(0);
+        assert.equal(connection.state, 'closed');
+        assert.doesNotMatch(server.text(), /forged/);
+        assert.notEqual(server.error, null);
+        assert.equal(refused('timeout'), 1);
+      });
+    }
+  });
+});
