@@ -28,7 +28,7 @@ const TLS_MAX_RECORD = 16_384 + 2048;
  * Tells the protocol from the bytes received so far. Pure: the caller keeps the bytes and calls again with more. The answer for a prefix
  * is either `incomplete` or the answer for every continuation of it.
  *
- * It leans to `http1`: a first line that some lenient server would read as HTTP (blank lines or spaces first, lower-case or endless method,
+ * It leans to `http1`: a first line that some lenient server would read as HTTP (blank lines or spaces first, lower-case or long method,
  * tabs and the like between the parts) is `http1`, so that the strict parser refuses it; called `opaque`, it would get past per-request policy.
  */
 export function detectProtocol(bytes: Buffer): DetectedProtocol {
@@ -71,8 +71,8 @@ function detectHttp1(bytes: Buffer, length: number): DetectedProtocol {
 
   let at = start;
   while (at < length && IS_TOKEN[bytes[at] as number] === 1) at++;
-  // So long a word is either a method, which the parser refuses, or not HTTP.
-  if (at === length) return length < DETECT_MAX_BYTES ? 'incomplete' : 'http1';
+  // So long a word is hardly a method, and may be anybody's data: whoever relays it watches how it ends.
+  if (at === length) return length < DETECT_MAX_BYTES ? 'incomplete' : start === 0 ? 'opaque' : 'http1';
   const separator = bytes[at] as number;
   if (IS_SEPARATOR[separator] === 0) return 'opaque';
 
@@ -95,6 +95,17 @@ function detectHttp1(bytes: Buffer, length: number): DetectedProtocol {
   while (target < length && IS_SEPARATOR[bytes[target] as number] === 1) target++;
   const isAbsolute = commonPrefixIgnoringCase(bytes, target, length, ABSOLUTE_PREFIX) === ABSOLUTE_PREFIX.length;
   return bytes[target] === SLASH || isAbsolute ? 'http1' : 'opaque';
+}
+
+/**
+ * How a connection goes on that was `opaque` for a first word of DETECT_MAX_BYTES or more: with more of it, with what makes it the method of a
+ * request to a lenient server, or otherwise.
+ */
+export function continueWord(bytes: Buffer): 'word' | 'request' | 'other' {
+  let at = 0;
+  while (at < bytes.length && IS_TOKEN[bytes[at] as number] === 1) at++;
+  if (at === bytes.length) return 'word';
+  return IS_SEPARATOR[bytes[at] as number] === 1 ? 'request' : 'other';
 }
 
 function isWhitespace(byte: number): boolean {

@@ -2,7 +2,7 @@ import type { ByteStream, ByteStreamHandler } from '../../src/model/byte-stream.
 import type { ConnectionAttributes, ConnectionPolicy, Decision } from '../../src/model/policy.ts';
 import type { WorkloadEntry } from '../../src/model/snapshot.ts';
 import type { SpiffeId } from '../../src/model/identity.ts';
-import { DETECT_MAX_BYTES, detectProtocol } from '../detect/detect-protocol.ts';
+import { continueWord, DETECT_MAX_BYTES, detectProtocol } from '../detect/detect-protocol.ts';
 import type { ExternalAuthorisers } from '../external-authorisation/external-authorisers.ts';
 import { WorkloadGate } from '../gate/workload-gate.ts';
 import type { HttpExchange } from '../http-exchange.ts';
@@ -109,6 +109,8 @@ export class InboundConnection {
   #mayBeHttp = false;
   /** What such a client has said, until it is clear that it is not HTTP. */
   #undecided: Buffer | null = null;
+  /** Relayed as bytes after a first word that is too long to be kept, and has not ended yet. */
+  #inLongWord = false;
 
   /**
    * @param upstream towards the application; null when the policy's scope is 'deny', so that nothing can reach it
@@ -201,6 +203,7 @@ export class InboundConnection {
       if (protocol === 'incomplete') this.#startTimer();
       else if (protocol === 'http1') this.#becomeHttp(seen);
       else if (protocol === 'http2') this.#becomeHttp2(seen);
+      else if (protocol === 'opaque' && this.#endsLongWord(seen)) this.#becomeHttp(seen);
       else this.#becomeOpaque(protocol === 'opaque' ? 'tcp' : protocol);
     },
     onEnd: () => this.#undetected(true),
@@ -310,8 +313,8 @@ export class InboundConnection {
     const fromServer = this.#serverSaid;
     this.#serverSaid = null;
     this.#undecided = this.#mayBeHttp ? (seen ?? NO_BYTES) : null;
-    const watch = this.#undecided === null ? null : (chunk: Buffer): boolean => this.#isStillNotHttp(chunk);
-    relay(this.arrival.stream, upstream, (error) => this.#close(error), watch);
+    const mayTurnOut = this.#undecided !== null || this.#inLongWord;
+    relay(this.arrival.stream, upstream, (error) => this.#close(error), mayTurnOut ? (chunk) => this.#isStillNotHttp(chunk) : null);
     if (seen !== null && !upstream.write(seen)) this.arrival.stream.pause();
     if (fromServer !== null && !this.arrival.stream.write(fromServer)) upstream.pause();
     if (before.clientEnded) upstream.end();
@@ -323,14 +326,23 @@ export class InboundConnection {
    * its first line shows what it is.
    */
   #isStillNotHttp(chunk: Buffer): boolean {
-    if (this.#undecided === null) return true;
-    const seen = Buffer.concat([this.#undecided, chunk.subarray(0, DETECT_MAX_BYTES)]);
-    const protocol = detectProtocol(seen);
+    if (this.#undecided === null && !this.#inLongWord) return true;
+    const seen = this.#undecided === null ? chunk : Buffer.concat([this.#undecided, chunk]);
+    const protocol = this.#inLongWord ? 'opaque' : detectProtocol(seen);
     this.#undecided = protocol === 'incomplete' ? seen : null;
-    if (protocol !== 'http1' && protocol !== 'http2') return true;
+    const isRequest = protocol === 'http1' || protocol === 'http2' || (protocol === 'opaque' && this.#endsLongWord(seen));
+    if (!isRequest) return true;
     this.#decision = TOO_SLOW;
     this.#refuse('timeout');
     return false;
+  }
+
+  /** True if a first word that was too long for a method is one all the same. */
+  #endsLongWord(bytes: Buffer): boolean {
+    if (!this.#inLongWord && bytes.length < DETECT_MAX_BYTES) return false;
+    const next = continueWord(bytes);
+    this.#inLongWord = next === 'word';
+    return next === 'request';
   }
 
   /** An orderly end, as an idle connection may have at any time: a pool that opened it ahead makes another one. */

@@ -89,6 +89,8 @@ test('1000 streams of one connection, all of whose readers are stuck in both dir
 
   await Promise.all(readers.slice(1).map((reader) => untilClosed(reader)));
   assert.ok(readers.slice(1).every((reader) => reader.bytes === BODY.length && reader.error === null));
+  // A client has its answer and has sent its request before the application has read that.
+  await Promise.all(arrived.slice(1).map(({ body }) => untilClosed(body)));
   assert.ok(arrived.slice(1).every(({ body }) => body.bytes === BODY.length));
   child.disconnect();
   await once(child, 'exit');

@@ -43,6 +43,8 @@ describe('what the first bytes are', () => {
     ['\x16\x03\x01\xff\xff\x01', 'opaque'],
     ['\x16\x02', 'opaque'],
     ['\x80\x2e\x01', 'opaque'],
+    ['A'.repeat(DETECT_MAX_BYTES), 'opaque'],
+    [`\r\n${'A'.repeat(DETECT_MAX_BYTES)}`, 'http1'],
     ['SSH-2.0-OpenSSH_9.2\r\n', 'opaque'],
     ['SSH-2.0-OpenSSH_9.2 Debian\r\n', 'opaque'],
     ['EHLO host\r\n', 'opaque'],
@@ -73,7 +75,6 @@ describe('a first line that a lenient server would take for HTTP is HTTP, for th
     'GET\x85/\xa0HTTP/1.1\r\n',
     // Go's server takes methods of any length.
     `${'A'.repeat(33)} / HTTP/1.1\r\n`,
-    'A'.repeat(DETECT_MAX_BYTES),
     'DELETE forbidden http/1.1\r\n',
     'GET /a\x00b HTTP/1.1\r\n',
     'GET /\xff HTTP/1.1\r\n',

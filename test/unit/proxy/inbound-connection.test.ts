@@ -201,6 +201,25 @@ describe('text that may become HTTP, where bytes of any protocol are allowed', (
     assert.equal(server.text(), 'LOGIN alice secret\r\nGET / HTTP/1.1\r\n');
   });
 
+  it('may be one endless word, and is cut when that turns out to be a method', async () => {
+    const word = 'x'.repeat(5_000);
+    const fine = arrive([]);
+    for (const part of [word, word, ':', ' / HTTP/1.1\r\n']) fine.client.send(part);
+    await settle();
+    assert.equal(fine.connection.state, 'opaque');
+    assert.equal(fine.server.text(), `${word}${word}: / HTTP/1.1\r\n`);
+    for (const parts of [
+      [word, word, ' / HTTP/1.1\r\nx-weft-peer: forged\r\n\r\n'],
+      [`${word}\t/ HTTP/1.1\r\nx-weft-peer: forged\r\n\r\n`],
+    ]) {
+      const { connection, client, server } = arrive([]);
+      for (const part of parts) client.send(part);
+      await settle();
+      assert.notEqual(connection.state, 'opaque');
+      assert.doesNotMatch(server.text(), /forged/);
+    }
+  });
+
   it('is cut when it is HTTP, before a header that no gate has seen reaches the application', async (context) => {
     for (const parts of [
       ['GET', ' /', ' HTTP/1.1\r\nx-forwarded-client-cert: By=forged\r\n\r\n'],
