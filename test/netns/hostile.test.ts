@@ -77,9 +77,18 @@ describe('a permissive workload with a policy of requests, among hostile peers',
       await sleep(150);
       return (await mesh.curl(index % 4 === 3 ? mesh.stranger : mesh.client, mesh.url(mesh.far, '/public/caller'))).status;
     });
-    await caller.more(4);
+    // Until each worker of its node has its tunnel, so that no handshake of the caller's is counted among those of the peers.
+    const { workers } = await mesh.agentA.json<StateAnswer>('/v1/state');
+    for (let calls = 0; (await handshakes()) < workers; calls += 4) {
+      assert.ok(calls < 400, 'one worker got no connection');
+      await caller.more(4);
+    }
     residentBefore = mesh.nodeB.agentResidentBytes();
   });
+
+  async function handshakes(): Promise<number> {
+    return (await mesh.agentB.json<CountersAnswer>('/v1/counters')).proxy[handshakeCounter('ok')] ?? 0;
+  }
 
   after(async () => {
     await caller?.stop();
