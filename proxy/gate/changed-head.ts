@@ -1,4 +1,4 @@
-import { foldedName } from './header-fields.ts';
+import { isRemoved } from './header-fields.ts';
 import type { HeaderChange, RequestHead } from '../../src/model/request-gate.ts';
 
 /**
@@ -36,17 +36,11 @@ export class ChangedHead implements RequestHead {
 
   header(name: string): readonly string[] {
     const { set } = this.#change;
-    const kept = this.#isRemoved(name) ? [] : this.#head.header(name);
+    const kept = isRemoved(name, this.#change) ? [] : this.#head.header(name);
     return [...kept, ...set.flatMap(([each, value]) => (each === name ? [value] : []))];
   }
 
   headers(): Iterable<readonly [name: string, value: string]> {
-    return [...[...this.#head.headers()].filter(([name]) => !this.#isRemoved(name)), ...this.#change.set];
-  }
-
-  /** As the codecs do it: whatever the spelling. */
-  #isRemoved(name: string): boolean {
-    const folded = foldedName(name);
-    return this.#change.remove.some((removed) => foldedName(removed) === folded);
+    return [...[...this.#head.headers()].filter(([name]) => !isRemoved(name, this.#change)), ...this.#change.set];
   }
 }

@@ -1,3 +1,5 @@
+import type { HeaderChange } from '../../src/model/request-gate.ts';
+
 /** Fields that are the codec's own: framing, routing and hop-by-hop. Nobody behind the gate may set or remove them. */
 const RESERVED: ReadonlySet<string> = new Set([
   'host',
@@ -25,6 +27,18 @@ const MAX_NAME_LENGTH = 256;
 /** What applications make of a lower-case name that take `_` for `-`, as CGI and its successors do. */
 export function foldedName(name: string): string {
   return name.replaceAll('_', '-');
+}
+
+/** Removal is by the reading of sloppy servers too, to which `x_forwarded_for` is x-forwarded-for. */
+export function isRemoved(name: string, change: HeaderChange): boolean {
+  const { remove } = change;
+  if (remove.length === 0) return false;
+  const folded = foldedName(name);
+  for (let i = 0; i < remove.length; i++) {
+    const removed = remove[i] as string;
+    if (removed === name || removed === folded || (removed.includes('_') && foldedName(removed) === folded)) return true;
+  }
+  return false;
 }
 
 /** True for a lower-case name that may be set or removed for somebody else's sake. */

@@ -1,3 +1,4 @@
+import { foldedName, isRemoved } from '../gate/header-fields.ts';
 import type { HeaderChange } from '../../src/model/request-gate.ts';
 import { IS_HOST } from '../http1/bytes.ts';
 import { isForbiddenTrailer } from '../http1/trailer-names.ts';
@@ -62,7 +63,7 @@ export function readRequestFields(fields: HeaderList): RequestFieldFacts {
       if (facts.contentType === '') facts.contentType = value;
     } else if (name === 'host') facts.host = value;
     else if (name.includes('_')) {
-      if (isAmbiguousName(name.replaceAll('_', '-'))) facts.isAmbiguous = true;
+      if (isAmbiguousName(foldedName(name))) facts.isAmbiguous = true;
     } else if (name.charCodeAt(0) === LETTER_X) {
       if (isTrustName(name)) facts.hasTrustFields = true;
     } else if ((name.startsWith(HOP_PREFIX) || name === 'http2-settings') && HOP_FIELDS.has(name)) facts.hasHopFields = true;
@@ -119,18 +120,6 @@ function isPort(text: string, colon: number): boolean {
   return port <= 65_535;
 }
 
-/** Removal is by the reading of sloppy servers too, to which `x_forwarded_for` is x-forwarded-for. */
-function isRemoved(name: string, change: HeaderChange): boolean {
-  const { remove } = change;
-  if (remove.length === 0) return false;
-  const folded = name.includes('_') ? name.replaceAll('_', '-') : name;
-  for (let i = 0; i < remove.length; i++) {
-    const removed = remove[i] as string;
-    if (removed === name || removed === folded || (removed.includes('_') && removed.replaceAll('_', '-') === folded)) return true;
-  }
-  return false;
-}
-
 /**
  * The fields as the application gets them: those for this proxy are left out, and the gate's change is made. Pseudo-headers always stay.
  * The list itself is returned when there is nothing to do.
@@ -155,7 +144,7 @@ export function forwardedTrailers(fields: HeaderList, change: HeaderChange | nul
   const forwarded: HeaderList = [];
   for (let i = 0; i + 1 < fields.length; i += 2) {
     const name = fields[i] as string;
-    if (isForbiddenTrailer(name.replaceAll('_', '-')) || (change !== null && isRemoved(name, change))) continue;
+    if (isForbiddenTrailer(foldedName(name)) || (change !== null && isRemoved(name, change))) continue;
     forwarded.push(name, fields[i + 1] as string);
   }
   return forwarded;
